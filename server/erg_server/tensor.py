@@ -17,6 +17,13 @@ from erg_server.errors import InvalidArgumentError
 Buffer = bytes | bytearray | memoryview
 
 
+_NUMPY_NAMES = {
+    "BOOL": "?", "UINT8": "<u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
+    "INT8": "<i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
+    "FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "BYTES": "O", "BF16": "<u2",
+}  # fmt: skip
+
+
 class DataType(enum.Enum):
     """A datatype of the inference protocol.
 
@@ -59,12 +66,6 @@ class DataType(enum.Enum):
                 f"unknown datatype '{name}'; the protocol has {', '.join(_NUMPY_NAMES)}"
             ) from None
 
-
-_NUMPY_NAMES = {
-    "BOOL": "?", "UINT8": "<u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
-    "INT8": "<i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
-    "FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "BYTES": "O", "BF16": "<u2",
-}  # fmt: skip
 
 DATATYPES: tuple[DataType, ...] = tuple(DataType)
 """Indexed by `DataType.wire_id`."""
