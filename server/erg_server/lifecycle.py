@@ -1,0 +1,99 @@
+"""A server's life: start, serve, drain, stop. Signals arrive here; what they mean is decided nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+
+from erg_server.bootstrap import Server, build_server
+from erg_server.settings import ServeSettings
+
+log = logging.getLogger(__name__)
+
+
+def run_server(settings: ServeSettings) -> int:
+    """Serve until SIGTERM or SIGINT and return the process's exit status: 0 after a clean drain, 1 otherwise."""
+    return asyncio.run(_serve(settings))
+
+
+async def _serve(settings: ServeSettings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = build_server(settings)
+    try:
+        starting = loop.create_task(start(server))
+        stopping = loop.create_task(stop.wait())
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            log.info("told to stop while starting")
+            starting.cancel()
+            await asyncio.wait((starting,))
+        elif error := starting.exception():
+            raise error
+        # What start-up built lives as long as the server: keep the collector from walking it again and again.
+        gc.freeze()
+        await stopping
+        log.info("draining for at most %g s", settings.exit_timeout_secs)
+        return 0 if await drain(server, settings.exit_timeout_secs) else 1
+    finally:
+        await close(server)
+
+
+async def start(server: Server) -> None:
+    """Open the ports first, so that health tells of a long start, then load the models."""
+    await server.endpoints.start()
+    await asyncio.gather(*(worker.start() for worker in server.workers))
+    for transport in server.transports:
+        await transport.start()
+    await server.registry.start(list(server.settings.load_model))
+    if server.settings.model_control_mode == "poll":
+        server.tasks.add(asyncio.get_running_loop().create_task(_poll(server)))
+    addresses = ", ".join(address for transport in server.transports for address in transport.addresses)
+    log.info(
+        "serving %d models over gRPC on %s; metrics on http://%s/metrics",
+        len({served.name for served in server.registry.served()}),
+        addresses,
+        server.endpoints.address,
+    )
+
+
+async def drain(server: Server, timeout_s: float) -> bool:
+    """Turn health to NOT_SERVING, let accepted requests finish. False if some did not within `timeout_s`."""
+    server.health.draining = True
+    server.registry.notify()
+    for task in server.tasks:
+        task.cancel()
+    try:
+        async with asyncio.timeout(timeout_s):
+            await asyncio.gather(*(transport.drain() for transport in server.transports))
+            await server.registry.drain()
+    except TimeoutError:
+        log.warning("requests were still unfinished after %g s; they are given up", timeout_s)
+        return False
+    return True
+
+
+async def close(server: Server) -> None:
+    """Stop everything that is still running; safe to call at any time."""
+    for task in server.tasks:
+        task.cancel()
+    for transport in server.transports:
+        with contextlib.suppress(Exception):
+            await transport.stop(0)
+    await asyncio.gather(*(worker.stop(1.0) for worker in server.workers), return_exceptions=True)
+    await server.endpoints.stop()
+    server.close_resources()
+
+
+async def _poll(server: Server) -> None:
+    while True:
+        await asyncio.sleep(server.settings.repository_poll_secs)
+        try:
+            await server.registry.poll()
+        except Exception:
+            log.exception("looking at the repository failed; it is tried again")

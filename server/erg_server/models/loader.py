@@ -1,0 +1,126 @@
+"""Brings one version onto its workers, and takes it off again. A version that returns from `load` is warm."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import logging
+
+from erg_server.devices.device import Device
+from erg_server.errors import ErgError, FailedPreconditionError
+from erg_server.models.served_model import ServedModel
+from erg_server.models.warmup import check_golden, labels_of, run_warmup
+from erg_server.repository.repository import ModelDefinition, ModelRepository
+from erg_server.repository.spec import ModelSpec
+from erg_server.scheduling.scheduler import Scheduler
+from erg_server.telemetry.meter import Meter
+from erg_server.workers.supervisor import Worker, WorkerModel
+
+log = logging.getLogger(__name__)
+
+
+class ModelLoader:
+    """Loads versions on every worker they may run on. Owns the numbering of handles."""
+
+    def __init__(
+        self, *, repository: ModelRepository, workers: tuple[Worker, ...], scheduler: Scheduler, meter: Meter
+    ) -> None:
+        self._repository = repository
+        self._workers = workers
+        self._scheduler = scheduler
+        self._meter = meter
+        self._handles = itertools.count(1)
+
+    def identity(self, definition: ModelDefinition, version: int) -> str:
+        """Changes whenever the version's files or its configuration do."""
+        config = definition.config.SerializeToString(deterministic=True)
+        return f"{definition.fingerprint(version)}:{hashlib.sha256(config).hexdigest()}"
+
+    async def load(self, definition: ModelDefinition, version: int) -> ServedModel:
+        """Verify a version's files, load it on its workers, warm it up and check its golden sample.
+
+        Raises:
+            ErgError: it does not load; nothing of it stays behind.
+        """
+        spec = definition.spec
+        workers = choose_workers(self._workers, spec)
+        identity = self.identity(definition, version)
+        await asyncio.to_thread(self._repository.verify, definition, version)
+        handle = next(self._handles)
+        model = WorkerModel(
+            handle=handle,
+            name=definition.name,
+            version=version,
+            config=definition.config,
+            model_path=definition.model_file(version),
+            spec=spec,
+        )
+        log.info("loading model %s version %d on %d workers", definition.name, version, len(workers))
+        results = await asyncio.gather(*(worker.load(model) for worker in workers), return_exceptions=True)
+        failure = next((result for result in results if isinstance(result, BaseException)), None)
+        if failure is not None:
+            await self._unload(workers, handle)
+            raise failure
+        queue = self._scheduler.open(
+            handle=handle, spec=spec, version=str(version), meter=self._meter.model(definition.name, str(version))
+        )
+        served = ServedModel(
+            name=definition.name,
+            version=version,
+            handle=handle,
+            config=definition.config,
+            spec=spec,
+            meter=self._meter.model(definition.name, str(version)),
+            queue=queue,
+            scheduler=self._scheduler,
+            workers=workers,
+            fingerprint=identity,
+        )
+        try:
+            served.labels = await asyncio.to_thread(labels_of, definition)
+            await run_warmup(served, definition)
+            await check_golden(served, definition, version)
+        except BaseException:
+            self._scheduler.close(queue)
+            await self._unload(workers, handle)
+            raise
+        log.info("model %s version %d is ready", definition.name, version)
+        return served
+
+    async def retire(self, served: ServedModel) -> None:
+        """Let a version that no longer answers finish what it accepted, then free its memory."""
+        await self._scheduler.drain(served.queue)
+        self._scheduler.close(served.queue)
+        await self._unload(served.workers, served.handle)
+        log.info("model %s version %d is unloaded", served.name, served.version)
+
+    async def _unload(self, workers: tuple[Worker, ...], handle: int) -> None:
+        for result in await asyncio.gather(*(worker.unload(handle) for worker in workers), return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, ErgError):
+                log.error("unloading failed", exc_info=result)
+
+
+def choose_workers(workers: tuple[Worker, ...], spec: ModelSpec) -> tuple[Worker, ...]:
+    """The workers a model runs on: of the kind its instance group names, all of them unless it counts fewer.
+
+    Raises:
+        FailedPreconditionError: the machine has no such device.
+    """
+
+    def fits(device: Device) -> bool:
+        if spec.instance_kind == "GPU":
+            return device.kind == "gpu" and (not spec.gpus or device.id in spec.gpus)
+        return spec.instance_kind != "CPU" or device.kind == "cpu"
+
+    fitting = tuple(worker for worker in workers if fits(worker.device))
+    if spec.instance_kind in ("AUTO", "MODEL"):
+        gpus = tuple(worker for worker in fitting if worker.device.kind == "gpu")
+        fitting = gpus or fitting
+    if not fitting:
+        have = ", ".join(worker.name for worker in workers)
+        raise FailedPreconditionError(
+            f"model '{spec.name}' asks for instances of kind {spec.instance_kind}"
+            f"{f' on GPUs {list(spec.gpus)}' if spec.gpus else ''}; this server has {have}"
+        )
+    return fitting[: spec.instance_count] if spec.instance_count else fitting

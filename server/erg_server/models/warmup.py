@@ -1,0 +1,139 @@
+"""What a version must do before it may serve: run its warm-up samples and reproduce its golden answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+
+import numpy as np
+
+from erg_server.clock import MonotonicClock
+from erg_server.errors import ErgError, FailedPreconditionError
+from erg_server.models.served_model import ServedModel
+from erg_server.repository.layout import contained_path
+from erg_server.repository.repository import ModelDefinition
+from erg_server.repository.spec import ModelSpec, WarmupInput, WarmupSpec
+from erg_server.request import InferenceRequest
+from erg_server.tensor import DataType, Tensor, pack_bytes_elements
+
+log = logging.getLogger(__name__)
+
+UNSTATED_SIZE = 8
+"""What a dynamic axis becomes in the sample that is run where the configuration states none."""
+
+
+async def run_warmup(served: ServedModel, definition: ModelDefinition) -> None:
+    """Run the configured warm-up samples; without any, one request of zeros, whose failure is only logged.
+
+    Raises:
+        FailedPreconditionError: a configured sample failed.
+    """
+    workers = len(served.workers)
+    if not served.spec.warmup:
+        try:
+            await _run(served, [_zeros(served.spec, tensor.name) for tensor in served.spec.inputs], workers)
+        except ErgError as error:
+            log.info("model %s has no warm-up sample and fails on zeros: %s", served.name, error.message)
+        return
+    for sample in served.spec.warmup:
+        try:
+            inputs = await asyncio.to_thread(_sample_inputs, served.spec, sample, definition)
+            for _ in range(max(1, sample.count)):
+                await _run(served, inputs, workers)
+        except (ErgError, OSError) as error:
+            raise FailedPreconditionError(f"model '{served.name}': warm-up sample '{sample.name}' failed: {error}") from error
+
+
+async def check_golden(served: ServedModel, definition: ModelDefinition, version: int) -> None:
+    """Compare the version's answers to the golden sample in its manifest, if it has one.
+
+    Raises:
+        FailedPreconditionError: an output differs by more than the manifest's tolerance.
+    """
+    golden = await asyncio.to_thread(definition.golden, version)
+    if golden is None:
+        return
+    request = InferenceRequest(
+        model_name=served.name, inputs=list(golden.inputs), arrival_ns=MonotonicClock.now_ns()
+    )
+    rows = golden.inputs[0].shape[0] if served.spec.max_batch_size else 1
+    answer = await served.infer(request, rows)
+    outputs = {tensor.name: tensor for tensor in answer.outputs}
+    for expected in golden.outputs:
+        got = outputs.get(expected.name)
+        if got is None or got.shape != expected.shape:
+            raise FailedPreconditionError(
+                f"model '{served.name}' version {version}: golden output '{expected.name}' should have shape "
+                f"{list(expected.shape)}, got {'none' if got is None else list(got.shape)}"
+            )
+        difference = np.abs(got.numpy().astype(np.float64) - expected.numpy().astype(np.float64))
+        bound = golden.absolute_tolerance + golden.relative_tolerance * np.abs(expected.numpy().astype(np.float64))
+        if not np.all(difference <= bound):
+            raise FailedPreconditionError(
+                f"model '{served.name}' version {version} does not reproduce its golden sample: output "
+                f"'{expected.name}' differs by up to {difference.max():.3g}, allowed {golden.absolute_tolerance:.3g} "
+                f"+ {golden.relative_tolerance:.3g} of the value"
+            )
+
+
+def labels_of(definition: ModelDefinition) -> dict[str, tuple[str, ...]]:
+    """Class labels of the outputs that name a label file, one a line."""
+    labels: dict[str, tuple[str, ...]] = {}
+    for output in definition.spec.outputs:
+        if output.label_filename:
+            path = contained_path(definition.path, output.label_filename)
+            labels[output.name] = tuple(path.read_text(encoding="utf-8").splitlines())
+    return labels
+
+
+async def _run(served: ServedModel, inputs: list[Tensor], times: int) -> None:
+    """Run the sample once for each worker at the same time, which spreads over them while they are free."""
+    rows = inputs[0].shape[0] if served.spec.max_batch_size and inputs else 1
+    now_ns = MonotonicClock.now_ns()
+    await asyncio.gather(
+        *(
+            served.infer(InferenceRequest(model_name=served.name, inputs=list(inputs), arrival_ns=now_ns), rows)
+            for _ in range(times)
+        )
+    )
+
+
+def _shape(spec: ModelSpec, dims: tuple[int, ...], batch_size: int) -> tuple[int, ...]:
+    sizes = tuple(size if size >= 0 else UNSTATED_SIZE for size in dims)
+    return (max(1, batch_size), *sizes) if spec.max_batch_size else sizes
+
+
+def _zeros(spec: ModelSpec, name: str) -> Tensor:
+    tensor = next(item for item in spec.inputs if item.name == name)
+    return _filled(name, tensor.datatype, _shape(spec, tensor.dims, 1))
+
+
+def _filled(name: str, datatype: DataType, shape: tuple[int, ...], *, random: bool = False) -> Tensor:
+    count = math.prod(shape)
+    if datatype is DataType.BYTES:
+        return Tensor(name, datatype, shape, pack_bytes_elements([b""] * count))
+    if not random:
+        return Tensor(name, datatype, shape, bytes(count * datatype.itemsize))
+    # Seeded: a warm-up that passes once passes always.
+    values = np.random.default_rng(0).integers(0, 2, size=shape)
+    return Tensor.from_numpy(name, values.astype(datatype.numpy), datatype)
+
+
+def _sample_inputs(spec: ModelSpec, sample: WarmupSpec, definition: ModelDefinition) -> list[Tensor]:
+    tensors: list[Tensor] = []
+    for name, stated in sample.inputs.items():
+        tensors.append(_sample_input(spec, sample, name, stated, definition))
+    return tensors
+
+
+def _sample_input(
+    spec: ModelSpec, sample: WarmupSpec, name: str, stated: WarmupInput, definition: ModelDefinition
+) -> Tensor:
+    shape = _shape(spec, stated.dims, sample.batch_size)
+    if stated.data_file:
+        data = contained_path(definition.path / "warmup", stated.data_file).read_bytes()
+        if spec.max_batch_size:
+            data *= shape[0]
+        return Tensor(name, stated.datatype, shape, data)
+    return _filled(name, stated.datatype, shape, random=stated.random)

@@ -1,0 +1,1 @@
+"""Queues, batches and where they run: what decides is pure, and time is passed in."""

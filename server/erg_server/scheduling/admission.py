@@ -1,0 +1,92 @@
+"""Whether a request may join the queue, and when it stops being worth running. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from erg_server.errors import DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError
+from erg_server.repository.spec import BatchingPolicy, QueuePolicy
+from erg_server.request import InferenceRequest
+from erg_server.scheduling.request_queue import RequestQueue
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """The server's bounds on every model's queue, for those whose configuration states none or a larger one."""
+
+    max_requests: int = 10_000
+    max_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """An admitted request's place and lifetime."""
+
+    level: int
+    expires_ns: int | None
+    delayable: bool
+
+
+def admit(
+    request: InferenceRequest,
+    *,
+    nbytes: int,
+    queue: RequestQueue,
+    policy: BatchingPolicy | None,
+    limits: QueueLimits,
+    now_ns: int,
+) -> Admission:
+    """Decide about one request.
+
+    Raises:
+        DeadlineExceededError: its deadline is over already.
+        InvalidArgumentError: its priority is not one the model has.
+        ResourceExhaustedError: the queue is full; the message says how long it is.
+    """
+    if request.deadline_ns is not None and request.deadline_ns <= now_ns:
+        raise DeadlineExceededError(f"the request's deadline passed before model '{request.model_name}' queued it")
+    level, queue_policy = _level(request, policy)
+    bound = queue_policy.max_queue_size if queue_policy is not None else 0
+    if bound and queue.level_size(level) >= bound:
+        raise _full(request, queue.level_size(level), f"max_queue_size of priority level {level} is {bound}")
+    if len(queue) >= limits.max_requests:
+        raise _full(request, len(queue), f"the server's --max-queue-requests is {limits.max_requests}")
+    if queue.nbytes + nbytes > limits.max_bytes and len(queue):
+        raise _full(request, len(queue), f"the server's --max-queue-bytes is {limits.max_bytes}")
+    timeout_us, delayable = _timeout(request, queue_policy)
+    expires_ns = request.deadline_ns
+    if timeout_us:
+        timeout_ns = now_ns + timeout_us * 1000
+        if expires_ns is None or timeout_ns < expires_ns:
+            return Admission(level, timeout_ns, delayable)
+    return Admission(level, expires_ns, delayable=False)
+
+
+def _level(request: InferenceRequest, policy: BatchingPolicy | None) -> tuple[int, QueuePolicy | None]:
+    if policy is None:
+        return 1, None
+    levels = policy.priority_levels
+    if not levels:
+        return 1, policy.policy(0)
+    level = request.priority or policy.default_priority
+    if level > levels:
+        raise InvalidArgumentError(
+            f"priority {level} is not one of model '{request.model_name}'s levels, 1 (most urgent) to {levels}"
+        )
+    return level, policy.policy(level)
+
+
+def _timeout(request: InferenceRequest, policy: QueuePolicy | None) -> tuple[int, bool]:
+    if policy is None:
+        return request.timeout_us, False
+    timeout_us = policy.default_timeout_us
+    if policy.allow_timeout_override and request.timeout_us:
+        # A caller may shorten the model's timeout and never lengthen it.
+        timeout_us = min(timeout_us, request.timeout_us) if timeout_us else request.timeout_us
+    return timeout_us, policy.timeout_action == "DELAY"
+
+
+def _full(request: InferenceRequest, waiting: int, bound: str) -> ResourceExhaustedError:
+    return ResourceExhaustedError(
+        f"model '{request.model_name}' has {waiting} requests waiting and takes no more: {bound}. Retry later."
+    )

@@ -1,0 +1,274 @@
+"""When a batch may go and which requests are in it. Sans-I/O: `poll(now_ns)` answers Ready, WaitUntil or Idle."""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from erg_server.repository.spec import BatchingPolicy, ModelSpec, PaddingRule
+from erg_server.scheduling.request_queue import Bucket, QueuedRequest, RequestQueue, RequestState
+
+
+class Release(enum.StrEnum):
+    """Why a batch was let go; the metric's label."""
+
+    SINGLE = "single"
+    """The model does not batch."""
+    FULL = "full"
+    PREFERRED = "preferred"
+    DELAY = "delay"
+    """Its oldest request waited for the longest delay allowed."""
+    IDLE = "idle"
+    """A worker was free, and no delay is configured."""
+    FLUSH = "flush"
+    """The version is being drained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A batch may go now, of at most `limit_rows` of the `waiting_rows` that share `key`."""
+
+    level: int
+    key: Hashable
+    waiting_rows: int
+    limit_rows: int
+    oldest_ns: int
+    reason: Release
+
+
+@dataclass(frozen=True, slots=True)
+class WaitUntil:
+    """Nothing may go before `at_ns`, unless more requests come."""
+
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nothing waits."""
+
+
+IDLE = Idle()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What bounds a batch besides its rows: input bytes (a slab slot) and padded elements (0 for no bound)."""
+
+    max_rows: int
+    max_bytes: int
+    max_padded_elements: int = 0
+    bucket_step: int = 0
+
+    @classmethod
+    def of(cls, spec: ModelSpec, max_bytes: int) -> BatchLimits:
+        """The limits that a model's configuration states."""
+        rule: PaddingRule | None = spec.padding
+        batches = spec.batching is not None and spec.max_batch_size > 1
+        return cls(
+            max_rows=spec.max_batch_size if batches else 1,
+            max_bytes=max_bytes,
+            max_padded_elements=0 if rule is None else rule.max_batch_elements,
+            bucket_step=0 if rule is None else rule.bucket_step,
+        )
+
+
+class DynamicBatcher:
+    """Forms batches from one model's queue as its policy allows. Owns the queue."""
+
+    def __init__(self, policy: BatchingPolicy | None, limits: BatchLimits) -> None:
+        self.queue = RequestQueue()
+        self.limits = limits
+        self.flushing = False
+        self._batches = policy is not None and limits.max_rows > 1
+        self._delay_ns = policy.max_queue_delay_us * 1000 if policy is not None and self._batches else 0
+        self._preferred = tuple(sorted(policy.preferred_batch_sizes)) if policy is not None and self._batches else ()
+        # (queued_ns, sequence, push number, key) of bucket heads, oldest first; stale once its request left. The push
+        # number is unique, so that keys, which need not be comparable, never are compared.
+        self._heads: dict[int, list[tuple[int, int, int, Hashable]]] = {}
+        self._pushes = 0
+        self._full: dict[int, dict[Hashable, None]] = {}
+
+    def offer(self, entry: QueuedRequest) -> None:
+        """Queue a request that was admitted; `entry.phases.queued_ns` is its age's origin."""
+        bucket = self.queue.push(entry)
+        self._track(bucket, entry)
+
+    def cancel(self, entry: QueuedRequest) -> bool:
+        """Take a waiting request out; False if it is not waiting any more."""
+        if entry.state is not RequestState.QUEUED:
+            return False
+        self.queue.remove(entry)
+        entry.state = RequestState.FINISHED
+        self._retrack(entry.level, entry.key)
+        return True
+
+    def expire(self, now_ns: int) -> list[QueuedRequest]:
+        """Requests whose time is over, taken out; delayable ones now wait behind all others."""
+        if (due := self.queue.next_expiry_ns()) is None or due > now_ns:
+            return []
+        expired = self.queue.pop_expired(now_ns)
+        for entry in expired:
+            entry.state = RequestState.FINISHED
+        self._rebuild()
+        return expired
+
+    def poll(self, now_ns: int) -> Ready | WaitUntil | Idle:
+        """What may happen now. Levels go strictly in order; within one, full batches first, then the oldest head."""
+        if not self.queue:
+            return IDLE
+        wait_until_ns: int | None = None
+        for level in self.queue.level_numbers():
+            ready = self._poll_level(level, now_ns)
+            if isinstance(ready, Ready):
+                return ready
+            if wait_until_ns is None or ready.at_ns < wait_until_ns:
+                wait_until_ns = ready.at_ns
+        assert wait_until_ns is not None
+        return WaitUntil(wait_until_ns)
+
+    def take(self, ready: Ready, rows: int) -> list[QueuedRequest]:
+        """Take the batch: oldest first at the level polled, filled up from less urgent levels of the same key.
+
+        Never empty: one request always goes, whatever `rows` says, for admission refused those that fit no batch.
+        """
+        taken: list[QueuedRequest] = []
+        total_rows = total_bytes = longest = 0
+        levels = self.queue.level_numbers()
+        for level in levels[levels.index(ready.level) :]:
+            bucket = self.queue.bucket(level, ready.key)
+            while bucket is not None and bucket.entries:
+                entry = bucket.head
+                length = max(longest, entry.length)
+                if taken and not self._fits(total_rows + entry.rows, total_bytes + entry.nbytes, length, rows):
+                    self._retrack(level, ready.key)
+                    return taken
+                self.queue.remove(entry)
+                entry.state = RequestState.RUNNING
+                taken.append(entry)
+                total_rows += entry.rows
+                total_bytes += entry.nbytes
+                longest = length
+                if total_rows >= rows:
+                    self._retrack(level, ready.key)
+                    return taken
+            self._retrack(level, ready.key)
+        return taken
+
+    def drain(self) -> list[QueuedRequest]:
+        """Take out every waiting request, when the model goes away without serving them."""
+        entries = self.queue.drain()
+        for entry in entries:
+            entry.state = RequestState.FINISHED
+        self._heads.clear()
+        self._full.clear()
+        return entries
+
+    def row_limit(self, bucket_length: int) -> int:
+        """Most rows of a batch whose longest row is `bucket_length` long."""
+        limits = self.limits
+        if limits.max_padded_elements and bucket_length:
+            return max(1, min(limits.max_rows, limits.max_padded_elements // bucket_length))
+        return limits.max_rows
+
+    def _poll_level(self, level: int, now_ns: int) -> Ready | WaitUntil:
+        full = self._full.get(level)
+        if full:
+            key = next(iter(full))
+            bucket = self.queue.bucket(level, key)
+            assert bucket is not None
+            return self._ready(bucket, Release.FULL)
+        oldest = self._oldest(level)
+        head_ns = oldest.head.phases.queued_ns
+        if self.flushing:
+            return self._ready(oldest, Release.FLUSH)
+        if not self._batches:
+            return self._ready(oldest, Release.SINGLE)
+        if not self._delay_ns:
+            return self._ready(oldest, Release.IDLE)
+        if head_ns + self._delay_ns <= now_ns:
+            return self._ready(oldest, Release.DELAY)
+        return WaitUntil(head_ns + self._delay_ns)
+
+    def _ready(self, bucket: Bucket, reason: Release) -> Ready:
+        head = bucket.head
+        limit = self.row_limit(self._ceiling(head.length))
+        if reason in (Release.FULL, Release.IDLE):
+            fitting = [size for size in self._preferred if size <= min(bucket.rows, limit)]
+            if fitting and bucket.rows < limit:
+                limit, reason = fitting[-1], Release.PREFERRED
+        return Ready(bucket.level, bucket.key, bucket.rows, limit, head.phases.queued_ns, reason)
+
+    def _fits(self, rows: int, nbytes: int, longest: int, wanted_rows: int) -> bool:
+        limits = self.limits
+        if rows > wanted_rows or nbytes > limits.max_bytes:
+            return False
+        return not limits.max_padded_elements or rows * longest <= limits.max_padded_elements
+
+    def _ceiling(self, length: int) -> int:
+        step = self.limits.bucket_step
+        return length if step <= 1 else -(-length // step) * step
+
+    def _track(self, bucket: Bucket, entry: QueuedRequest) -> None:
+        if len(bucket.entries) == 1:
+            self._push_head(bucket)
+        if bucket.rows >= self._full_rows(bucket):
+            self._full.setdefault(bucket.level, {})[bucket.key] = None
+
+    def _push_head(self, bucket: Bucket) -> None:
+        heads = self._heads.setdefault(bucket.level, [])
+        if len(heads) > 64 + 2 * self.queue.level_size(bucket.level):
+            # Stale items would otherwise pile up behind a head that does not move.
+            heads[:] = [item for item in heads if self._is_head(bucket.level, item)]
+            heapq.heapify(heads)
+        head = bucket.head
+        self._pushes += 1
+        heapq.heappush(heads, (head.phases.queued_ns, head.sequence, self._pushes, bucket.key))
+
+    def _is_head(self, level: int, item: tuple[int, int, int, Hashable]) -> bool:
+        bucket = self.queue.bucket(level, item[3])
+        return bucket is not None and bucket.head.sequence == item[1]
+
+    def _full_rows(self, bucket: Bucket) -> int:
+        limit = self.row_limit(self._ceiling(bucket.head.length))
+        # A preferred size lets a batch go at once; with no delay to skip it makes no difference.
+        if self._preferred and self._delay_ns:
+            return min(self._preferred[0], limit)
+        return limit
+
+    def _retrack(self, level: int, key: Hashable) -> None:
+        """Restate a bucket's head and fullness after requests left it."""
+        bucket = self.queue.bucket(level, key)
+        full = self._full.get(level)
+        if bucket is None:
+            if full is not None:
+                full.pop(key, None)
+                if not full:
+                    del self._full[level]
+            if self.queue.level_size(level) == 0:
+                self._heads.pop(level, None)
+            return
+        self._push_head(bucket)
+        if full is not None and bucket.rows < self._full_rows(bucket):
+            full.pop(key, None)
+            if not full:
+                del self._full[level]
+
+    def _oldest(self, level: int) -> Bucket:
+        heads = self._heads[level]
+        while not self._is_head(level, heads[0]):
+            heapq.heappop(heads)
+        bucket = self.queue.bucket(level, heads[0][3])
+        assert bucket is not None
+        return bucket
+
+    def _rebuild(self) -> None:
+        self._heads.clear()
+        self._full.clear()
+        for level in self.queue.levels():
+            for bucket in level.values():
+                self._retrack(bucket.level, bucket.key)
+                if bucket.rows >= self._full_rows(bucket):
+                    self._full.setdefault(bucket.level, {})[bucket.key] = None

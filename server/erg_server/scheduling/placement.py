@@ -1,0 +1,63 @@
+"""Which worker takes the next batch and how many of the waiting rows it gets. Pure: figures in, a decision out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+
+def share_rows(
+    waiting_rows: int,
+    limit: int,
+    others_free_in_ns: Sequence[float],
+    predict_ns: Callable[[int], float],
+) -> int:
+    """How many of `waiting_rows` a worker that is free now should take, so that the last of them ends soonest.
+
+    A batch that leaves another device idle is a bad batch, and so is one that leaves rows behind for a device that
+    is busy for long. Both follow from one rule: choose the finishing time T, the smallest at which all workers
+    together can take every row (this one from now, each other from when it is free), and take what fits until T.
+
+    Args:
+        waiting_rows: rows that may share a batch, at least 1.
+        limit: most rows a batch may hold, at least 1.
+        others_free_in_ns: for each other worker of this model, how long it is still busy (0 when idle).
+        predict_ns: duration of a batch of that many rows, not decreasing.
+
+    Returns:
+        Between 1 and min(waiting_rows, limit).
+    """
+    most = min(waiting_rows, limit)
+    if most == 1 or not others_free_in_ns or waiting_rows >= limit * (1 + len(others_free_in_ns)):
+        return most
+    # The finishing times worth considering are those at which this worker ends a batch of 1..most rows: capacity
+    # of the others grows with T, so the first k whose T covers the rest is the answer.
+    low, high = 1, most
+    while low < high:
+        middle = (low + high) // 2
+        if middle + _capacity(predict_ns(middle), limit, others_free_in_ns, predict_ns) >= waiting_rows:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _capacity(
+    until_ns: float, limit: int, others_free_in_ns: Sequence[float], predict_ns: Callable[[int], float]
+) -> int:
+    """Rows that the other workers, each in one batch, can finish by `until_ns`."""
+    total = 0
+    for free_in_ns in others_free_in_ns:
+        low, high = 0, limit
+        while low < high:
+            middle = (low + high + 1) // 2
+            if free_in_ns + predict_ns(middle) <= until_ns:
+                low = middle
+            else:
+                high = middle - 1
+        total += low
+    return total
+
+
+def stage_at_ns(busy_until_ns: float, margin_ns: int) -> float:
+    """When to hand a busy worker its next batch: late, so that it can still grow, yet before the device waits."""
+    return busy_until_ns - margin_ns

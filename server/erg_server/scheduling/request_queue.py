@@ -1,0 +1,184 @@
+"""The requests of one model that wait for a worker: FIFO by priority level and by the shape they may share."""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+
+from erg_server.errors import ErgError
+from erg_server.request import InferenceRequest, InferenceResponse, Phases
+
+
+class RequestState(enum.Enum):
+    """Where a request is; it moves down this list and never back."""
+
+    NEW = enum.auto()
+    QUEUED = enum.auto()
+    RUNNING = enum.auto()
+    FINISHED = enum.auto()
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class QueuedRequest:
+    """A request on its way through the scheduler, which is the only one to change it.
+
+    `key` says what it may share a batch with; `length` is its size along the padded axis, 0 without a padding rule.
+    `expires_ns` is when it is no longer worth running: `delayable` requests then only lose their place.
+    """
+
+    request: InferenceRequest
+    rows: int
+    key: Hashable
+    on_done: Callable[[InferenceResponse | ErgError], None]
+    phases: Phases
+    length: int = 0
+    level: int = 1
+    nbytes: int = 0
+    expires_ns: int | None = None
+    delayable: bool = False
+    state: RequestState = RequestState.NEW
+    sequence: int = 0
+
+
+DELAYED_LEVEL = 1 << 62
+"""Requests that outlived a DELAY policy's timeout wait behind every other level."""
+
+
+class Bucket:
+    """Requests of one level and one key, oldest first."""
+
+    __slots__ = ("entries", "key", "level", "rows")
+
+    def __init__(self, level: int, key: Hashable) -> None:
+        self.level = level
+        self.key = key
+        self.rows = 0
+        # Ordered, because a cancelled request leaves from the middle and the oldest from the front, both in O(1).
+        self.entries: OrderedDict[int, QueuedRequest] = OrderedDict()
+
+    @property
+    def head(self) -> QueuedRequest:
+        """The oldest request; the bucket must not be empty."""
+        return next(iter(self.entries.values()))
+
+
+class RequestQueue:
+    """Buckets by level and key, and the order in which requests expire. Holds only live requests."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.nbytes = 0
+        self._levels: dict[int, OrderedDict[Hashable, Bucket]] = {}
+        self._expiries: list[tuple[int, int, QueuedRequest]] = []
+        self._sizes: dict[int, int] = {}
+        self._size = 0
+        self._sequence = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def level_size(self, level: int) -> int:
+        """How many requests wait at `level`."""
+        return self._sizes.get(level, 0)
+
+    def push(self, entry: QueuedRequest) -> Bucket:
+        """Append a request to its bucket and return the bucket."""
+        self._sequence += 1
+        entry.sequence = self._sequence
+        entry.state = RequestState.QUEUED
+        level = self._levels.get(entry.level)
+        if level is None:
+            level = self._levels[entry.level] = OrderedDict()
+        bucket = level.get(entry.key)
+        if bucket is None:
+            bucket = level[entry.key] = Bucket(entry.level, entry.key)
+        bucket.entries[entry.sequence] = entry
+        bucket.rows += entry.rows
+        self.rows += entry.rows
+        self.nbytes += entry.nbytes
+        self._size += 1
+        self._sizes[entry.level] = self._sizes.get(entry.level, 0) + 1
+        if entry.expires_ns is not None:
+            heapq.heappush(self._expiries, (entry.expires_ns, entry.sequence, entry))
+        return bucket
+
+    def remove(self, entry: QueuedRequest) -> None:
+        """Take a queued request out, wherever it stands. Its state is the caller's to set."""
+        level = self._levels[entry.level]
+        bucket = level[entry.key]
+        del bucket.entries[entry.sequence]
+        bucket.rows -= entry.rows
+        self.rows -= entry.rows
+        self.nbytes -= entry.nbytes
+        self._size -= 1
+        self._sizes[entry.level] -= 1
+        if not bucket.entries:
+            del level[entry.key]
+            if not level:
+                del self._levels[entry.level]
+                del self._sizes[entry.level]
+        if len(self._expiries) > 64 + 2 * self._size:
+            self._compact()
+
+    def levels(self) -> Iterator[OrderedDict[Hashable, Bucket]]:
+        """The non-empty levels, most urgent (lowest number) first."""
+        if len(self._levels) == 1:
+            yield from self._levels.values()
+            return
+        for number in sorted(self._levels):
+            yield self._levels[number]
+
+    def bucket(self, level: int, key: Hashable) -> Bucket | None:
+        """The bucket at `level` for `key`, if any request waits there."""
+        buckets = self._levels.get(level)
+        return None if buckets is None else buckets.get(key)
+
+    def level_numbers(self) -> list[int]:
+        """The non-empty levels' numbers, most urgent first."""
+        return sorted(self._levels)
+
+    def next_expiry_ns(self) -> int | None:
+        """When the next request expires, or None."""
+        while self._expiries:
+            expires_ns, sequence, entry = self._expiries[0]
+            if _is_current(entry, expires_ns, sequence):
+                return expires_ns
+            heapq.heappop(self._expiries)
+        return None
+
+    def pop_expired(self, now_ns: int) -> list[QueuedRequest]:
+        """Take out every request whose time is over, and put the delayable ones back behind all others."""
+        expired: list[QueuedRequest] = []
+        while (due := self.next_expiry_ns()) is not None and due <= now_ns:
+            entry = heapq.heappop(self._expiries)[2]
+            self.remove(entry)
+            if entry.delayable:
+                deadline = entry.request.deadline_ns
+                entry.delayable = False
+                entry.level = DELAYED_LEVEL
+                entry.expires_ns = deadline if deadline is None or deadline > now_ns else now_ns
+                self.push(entry)
+            else:
+                expired.append(entry)
+        return expired
+
+    def drain(self) -> list[QueuedRequest]:
+        """Take out everything, oldest first within each bucket."""
+        entries = [
+            entry for level in self.levels() for bucket in level.values() for entry in bucket.entries.values()
+        ]
+        for entry in entries:
+            self.remove(entry)
+        return entries
+
+    def _compact(self) -> None:
+        self._expiries = [item for item in self._expiries if _is_current(item[2], item[0], item[1])]
+        heapq.heapify(self._expiries)
+
+
+def _is_current(entry: QueuedRequest, expires_ns: int, sequence: int) -> bool:
+    """Whether a heap item still describes a waiting request; a delayed one was pushed anew under a new sequence."""
+    return entry.state is RequestState.QUEUED and entry.sequence == sequence and entry.expires_ns == expires_ns

@@ -1,0 +1,411 @@
+"""Gives waiting requests to workers. Owns every queue and the account of what each worker holds; runs no model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from erg_server.clock import Clock
+from erg_server.errors import CancelledError, DeadlineExceededError, ErgError, InternalError, UnavailableError
+from erg_server.repository.spec import ModelSpec
+from erg_server.request import InferenceResponse
+from erg_server.scheduling.admission import QueueLimits, admit
+from erg_server.scheduling.batch import BatchLayout
+from erg_server.scheduling.batcher import BatchLimits, DynamicBatcher, Ready, WaitUntil
+from erg_server.scheduling.latency_model import LatencyModel
+from erg_server.scheduling.placement import share_rows
+from erg_server.scheduling.request_queue import QueuedRequest, RequestState
+from erg_server.telemetry.meter import ModelMeter
+from erg_server.workers.process import BatchInput, BatchResult
+
+log = logging.getLogger(__name__)
+
+STAGING_MARGIN_NS = 3_000_000
+"""How long before a busy worker is predicted to finish it gets its next batch: the event loop's timer resolution
+(1 ms) and the time a busy host takes to run the front process, so that the device does not wait."""
+
+
+class SchedulableWorker(Protocol):
+    """What the scheduler asks of a worker; `workers.supervisor.Worker` and the tests' fake are two of them."""
+
+    name: str
+    slots: int
+    slot_bytes: int
+
+    @property
+    def free_slots(self) -> int:
+        """Batches it would take now; 0 unless it is ready."""
+        ...
+
+    def has_model(self, handle: int) -> bool:
+        """Whether the model is loaded there."""
+        ...
+
+    def submit(
+        self,
+        handle: int,
+        inputs: Sequence[BatchInput],
+        on_done: Callable[[BatchResult | ErgError], None],
+        rows: int,
+    ) -> None:
+        """Write the batch into a free slot and start it; `on_done` is called once, never from within this call."""
+        ...
+
+
+class Timers(Protocol):
+    """The part of an event loop the scheduler uses; a virtual one drives the tests."""
+
+    def call_soon(self, callback: Callable[[], None], /) -> object:
+        """Run `callback` when the current callbacks are done."""
+        ...
+
+    def call_later(self, delay_s: float, callback: Callable[[], None], /) -> asyncio.TimerHandle:
+        """Run `callback` after `delay_s` seconds."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class ModelQueue:
+    """One loaded version's queue. `handle` is its name between front and workers."""
+
+    handle: int
+    spec: ModelSpec
+    version: str
+    meter: ModelMeter
+    layout: BatchLayout
+    batcher: DynamicBatcher
+    latency: LatencyModel = field(default_factory=LatencyModel)
+    running: int = 0
+    closed: bool = False
+    on_drained: Callable[[], None] | None = None
+    # Answers of a preserve_ordering model that wait for older ones, by arrival number.
+    next_number: int = 0
+    next_answer: int = 0
+    held: dict[int, Callable[[], None]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Load:
+    """What a worker is busy with, as far as the scheduler can predict it."""
+
+    busy_until_ns: float = 0.0
+    batches: int = 0
+
+
+class Scheduler:
+    """Admits requests, lets batches go when a worker is free (or nearly), and takes answers back."""
+
+    def __init__(self, *, clock: Clock, timers: Timers, limits: QueueLimits | None = None) -> None:
+        self._clock = clock
+        self._timers = timers
+        self._limits = limits or QueueLimits()
+        self._workers: list[SchedulableWorker] = []
+        self._loads: dict[str, _Load] = {}
+        self._queues: dict[int, ModelQueue] = {}
+        self._waiting: dict[int, ModelQueue] = {}
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = 0
+
+    def add_worker(self, worker: SchedulableWorker) -> None:
+        """Let a worker take batches from now on."""
+        self._workers.append(worker)
+        self._loads[worker.name] = _Load()
+
+    def worker_available(self, worker: SchedulableWorker) -> None:
+        """A worker came up, freed a slot or loaded a model."""
+        if worker.free_slots == worker.slots:
+            self._loads[worker.name].busy_until_ns = 0.0
+        self._wake()
+
+    def open(self, *, handle: int, spec: ModelSpec, version: str, meter: ModelMeter) -> ModelQueue:
+        """Start taking requests for a loaded version."""
+        slot_bytes = min((worker.slot_bytes for worker in self._workers), default=1 << 28)
+        # Outputs share the slot with the inputs, so inputs may fill half of it.
+        batcher = DynamicBatcher(spec.batching, BatchLimits.of(spec, slot_bytes // 2))
+        queue = ModelQueue(
+            handle=handle, spec=spec, version=version, meter=meter, layout=BatchLayout(spec), batcher=batcher
+        )
+        self._queues[handle] = queue
+        return queue
+
+    async def drain(self, queue: ModelQueue) -> None:
+        """Finish what the version accepted, without its batching delay, and return when nothing is left."""
+        queue.batcher.flushing = True
+        if queue.batcher.queue or queue.running:
+            drained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            queue.on_drained = lambda: drained.done() or drained.set_result(None)
+            self._wake()
+            await drained
+
+    def close(self, queue: ModelQueue) -> None:
+        """Forget a version; requests that still wait are answered UNAVAILABLE."""
+        queue.closed = True
+        for entry in queue.batcher.drain():
+            queue.meter.dequeued()
+            error = UnavailableError(f"model '{queue.spec.name}' version {queue.version} was unloaded")
+            self._fail(queue, entry, error, "REJECTED")
+        self._queues.pop(queue.handle, None)
+        self._waiting.pop(queue.handle, None)
+        self._check_drained(queue)
+
+    def waiting(self, queue: ModelQueue) -> int:
+        """Requests of this version that wait."""
+        return len(queue.batcher.queue)
+
+    def enqueue(self, queue: ModelQueue, entry: QueuedRequest) -> None:
+        """Admit a request and queue it; its `on_done` is called once, later.
+
+        Raises:
+            ErgError: it was not admitted (see `admission.admit`); `on_done` is then never called.
+        """
+        if queue.closed:
+            raise UnavailableError(f"model '{queue.spec.name}' version {queue.version} was unloaded")
+        now_ns = self._clock.now_ns()
+        try:
+            admission = admit(
+                entry.request,
+                nbytes=entry.nbytes,
+                queue=queue.batcher.queue,
+                policy=queue.spec.batching,
+                limits=self._limits,
+                now_ns=now_ns,
+            )
+        except ErgError:
+            queue.meter.failed("REJECTED", now_ns - entry.request.arrival_ns)
+            raise
+        entry.level = admission.level
+        entry.expires_ns = admission.expires_ns
+        entry.delayable = admission.delayable
+        entry.phases.queued_ns = now_ns
+        if queue.spec.batching is not None and queue.spec.batching.preserve_ordering:
+            self._keep_order(queue, entry)
+        queue.batcher.offer(entry)
+        queue.meter.enqueued()
+        self._waiting[queue.handle] = queue
+        # Requests that arrive in one pass of the event loop are dispatched together at its end.
+        self._wake()
+
+    def cancel(self, queue: ModelQueue, entry: QueuedRequest) -> None:
+        """The caller went away: a waiting request never runs, a running one's answer is dropped."""
+        if queue.batcher.cancel(entry):
+            queue.meter.dequeued()
+            self._fail(queue, entry, CancelledError("the caller cancelled the request"), "CANCELED")
+            self._check_drained(queue)
+
+    def _keep_order(self, queue: ModelQueue, entry: QueuedRequest) -> None:
+        number = queue.next_number
+        queue.next_number += 1
+        deliver = entry.on_done
+
+        def in_order(answer: InferenceResponse | ErgError) -> None:
+            queue.held[number] = lambda: deliver(answer)
+            while (ready := queue.held.pop(queue.next_answer, None)) is not None:
+                queue.next_answer += 1
+                ready()
+
+        entry.on_done = in_order
+
+    def _wake(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._timers.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        """Let every batch go that may, then set the timer for the next thing that time alone brings about."""
+        self._scheduled = False
+        now_ns = self._clock.now_ns()
+        wake_ns: float | None = None
+        blocked: set[int] = set()
+        for queue in list(self._waiting.values()):
+            self._expire(queue, now_ns)
+        while (choice := self._next_ready(now_ns, blocked)) is not None:
+            queue, ready, timer_ns = choice
+            if ready is None:
+                wake_ns = _earlier(wake_ns, timer_ns)
+                break
+            later_ns = self._place(queue, ready, now_ns)
+            if later_ns is not None:
+                blocked.add(queue.handle)
+                wake_ns = _earlier(wake_ns, later_ns)
+        for queue in self._waiting.values():
+            wake_ns = _earlier(wake_ns, queue.batcher.queue.next_expiry_ns())
+        self._set_timer(wake_ns, now_ns)
+
+    def _next_ready(
+        self, now_ns: int, blocked: set[int]
+    ) -> tuple[ModelQueue, Ready | None, float | None] | None:
+        """The ready batch whose oldest request waited longest over all models, or when one becomes ready."""
+        best: tuple[ModelQueue, Ready] | None = None
+        wait: tuple[ModelQueue, None, float | None] | None = None
+        for queue in list(self._waiting.values()):
+            if queue.handle in blocked:
+                continue
+            outcome = queue.batcher.poll(now_ns)
+            if isinstance(outcome, Ready):
+                if best is None or outcome.oldest_ns < best[1].oldest_ns:
+                    best = queue, outcome
+            elif isinstance(outcome, WaitUntil):
+                at_ns = _earlier(None if wait is None else wait[2], outcome.at_ns)
+                wait = queue, None, at_ns
+            else:
+                del self._waiting[queue.handle]
+        return (*best, None) if best is not None else wait
+
+    def _place(self, queue: ModelQueue, ready: Ready, now_ns: int) -> float | None:
+        """Give one batch to the best worker. None if it went; otherwise when to look again (inf: when told)."""
+        able = [worker for worker in self._workers if worker.has_model(queue.handle)]
+        best: SchedulableWorker | None = None
+        best_until = 0.0
+        for worker in able:
+            if worker.free_slots:
+                until = self._loads[worker.name].busy_until_ns if worker.free_slots < worker.slots else 0.0
+                if best is None or until < best_until:
+                    best, best_until = worker, until
+        if best is None:
+            return float("inf")
+        staging = best.free_slots < best.slots
+        if staging and ready.waiting_rows < ready.limit_rows * len(able):
+            stage_ns = best_until - STAGING_MARGIN_NS
+            if stage_ns > now_ns:
+                return stage_ns
+        rows = self._share(queue, ready, best, able, now_ns)
+        self._submit(queue, queue.batcher.take(ready, rows), ready, best, now_ns)
+        return None
+
+    def _share(
+        self,
+        queue: ModelQueue,
+        ready: Ready,
+        worker: SchedulableWorker,
+        able: Sequence[SchedulableWorker],
+        now_ns: int,
+    ) -> int:
+        if len(able) == 1 or ready.limit_rows == 1 or ready.waiting_rows == 1:
+            return ready.limit_rows
+        start_ns = max(float(now_ns), self._loads[worker.name].busy_until_ns)
+        others = [
+            max(0.0, self._loads[other.name].busy_until_ns - start_ns) if other.free_slots < other.slots else 0.0
+            for other in able
+            if other is not worker
+        ]
+        return share_rows(
+            ready.waiting_rows, ready.limit_rows, others, lambda rows: queue.latency.predict_ns(ready.key, rows)
+        )
+
+    def _submit(
+        self, queue: ModelQueue, entries: list[QueuedRequest], ready: Ready, worker: SchedulableWorker, now_ns: int
+    ) -> None:
+        rows = sum(entry.rows for entry in entries)
+        for entry in entries:
+            entry.phases.dispatched_ns = now_ns
+            queue.meter.dequeued()
+        load = self._loads[worker.name]
+        predicted_ns = queue.latency.predict_ns(ready.key, rows)
+        load.busy_until_ns = max(float(now_ns), load.busy_until_ns) + predicted_ns
+        queue.running += 1
+        reason = ready.reason.value
+
+        def on_done(result: BatchResult | ErgError) -> None:
+            queue.running -= 1
+            if isinstance(result, ErgError):
+                for entry in entries:
+                    self._fail(queue, entry, result, "BACKEND")
+            else:
+                self._answer(queue, entries, rows, ready.key, result, reason, padded, real)
+                if worker.free_slots < worker.slots:
+                    # What the batch took too long or too short shifts the one staged behind it.
+                    actual_ns = result.input_ns + result.infer_ns + result.output_ns
+                    load.busy_until_ns += actual_ns - predicted_ns
+            self._check_drained(queue)
+
+        try:
+            inputs, padded, real = queue.layout.assemble(entries)
+            worker.submit(queue.handle, inputs, on_done, rows)
+        except Exception as error:
+            if not isinstance(error, ErgError):
+                log.exception("a batch of model %s could not be handed to worker %s", queue.spec.name, worker.name)
+                error = InternalError(f"model '{queue.spec.name}': the batch could not be handed to a worker")
+            queue.running -= 1
+            for entry in entries:
+                self._fail(queue, entry, error, "OTHER")
+
+    def _answer(
+        self,
+        queue: ModelQueue,
+        entries: Sequence[QueuedRequest],
+        rows: int,
+        key: Hashable,
+        result: BatchResult,
+        reason: str,
+        padded: int,
+        real: int,
+    ) -> None:
+        input_ns, infer_ns, output_ns = result.input_ns, result.infer_ns, result.output_ns
+        queue.latency.observe(key, rows, input_ns + infer_ns + output_ns)
+        try:
+            answers = queue.layout.split(entries, result.outputs)
+        except ErgError as error:
+            for entry in entries:
+                self._fail(queue, entry, error, "BACKEND")
+            return
+        queue.meter.executed(rows, reason, input_ns, infer_ns, output_ns, padded, real)
+        now_ns = self._clock.now_ns()
+        name, version = queue.spec.name, queue.version
+        for entry, outputs in zip(entries, answers, strict=True):
+            phases = entry.phases
+            phases.completed_ns = now_ns
+            phases.compute_input_ns = input_ns
+            phases.compute_infer_ns = infer_ns
+            phases.compute_output_ns = output_ns
+            phases.batch_rows = rows
+            entry.state = RequestState.FINISHED
+            queue.meter.succeeded(phases, entry.rows)
+            entry.on_done(
+                InferenceResponse(
+                    model_name=name, model_version=version, id=entry.request.id, outputs=outputs, phases=phases
+                )
+            )
+
+    def _expire(self, queue: ModelQueue, now_ns: int) -> None:
+        for entry in queue.batcher.expire(now_ns):
+            queue.meter.dequeued()
+            waited_ms = (now_ns - entry.phases.queued_ns) / 1e6
+            error = DeadlineExceededError(
+                f"the request's time ran out after {waited_ms:.1f} ms in the queue of model '{queue.spec.name}', "
+                f"which holds {len(queue.batcher.queue)} more"
+            )
+            self._fail(queue, entry, error, "REJECTED")
+            self._check_drained(queue)
+
+    def _fail(self, queue: ModelQueue, entry: QueuedRequest, error: ErgError, reason: str) -> None:
+        entry.state = RequestState.FINISHED
+        queue.meter.failed(reason, self._clock.now_ns() - entry.request.arrival_ns)
+        entry.on_done(error)
+
+    def _check_drained(self, queue: ModelQueue) -> None:
+        if queue.on_drained is not None and not queue.running and not queue.batcher.queue:
+            queue.on_drained()
+
+    def _set_timer(self, at_ns: float | None, now_ns: int) -> None:
+        if self._timer is not None:
+            if at_ns == self._timer_ns:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if at_ns is not None and at_ns != float("inf"):
+            self._timer_ns = int(at_ns)
+            self._timer = self._timers.call_later(max(0.0, (at_ns - now_ns) / 1e9), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._dispatch()
+
+
+def _earlier(one_ns: float | None, other_ns: float | None) -> float | None:
+    if one_ns is None or other_ns is None:
+        return other_ns if one_ns is None else one_ns
+    return min(one_ns, other_ns)

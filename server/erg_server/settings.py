@@ -1,0 +1,160 @@
+"""Every setting of `erg serve`, declared once: its flag, its ERG_ variable, its key in a file, its default, its help."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from erg_server.errors import InvalidArgumentError
+
+ENV_PREFIX = "ERG_"
+
+
+def _setting(default: Any, group: str, text: str, choices: tuple[str, ...] = ()) -> Any:
+    """A field with what the command line needs to know of it."""
+    metadata = {"group": group, "help": text, "choices": choices}
+    if isinstance(default, tuple):
+        return field(default_factory=lambda: default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeSettings:
+    """The server's settings. Flags carry Triton's names where Triton has one."""
+
+    model_repository: tuple[str, ...] = _setting(
+        (), "Models", "Folder of models in Triton's layout. Repeat it for several; a name may be in one only."
+    )
+    model_control_mode: str = _setting(
+        "none",
+        "Models",
+        "Who loads models: 'none' serves all of the repository, 'explicit' what --load-model and the load RPC name, "
+        "'poll' follows the repository as it changes.",
+        ("none", "explicit", "poll"),
+    )
+    load_model: tuple[str, ...] = _setting(
+        (), "Models", "In explicit mode, load this model at start ('*' for all). Repeatable."
+    )
+    repository_poll_secs: float = _setting(15.0, "Models", "In poll mode, seconds between two looks at the repository.")
+    strict_readiness: bool = _setting(
+        True, "Models", "Readiness waits for every model that should serve, instead of the server alone."
+    )
+
+    grpc_address: str = _setting("0.0.0.0", "gRPC", "Address to listen on.")  # noqa: S104 (Triton's default)
+    grpc_port: int = _setting(8001, "gRPC", "Port of the gRPC services; 0 takes a free one.")
+    max_message_bytes: int = _setting(
+        64 << 20, "gRPC", "Largest message taken or sent. Larger ones are refused with RESOURCE_EXHAUSTED."
+    )
+    reflection: bool = _setting(True, "gRPC", "Serve gRPC reflection, so that clients need no .proto files.")
+    allow_client_shm: bool = _setting(
+        False, "gRPC", "Let clients on this host pass tensors in POSIX shared memory (system shared memory extension)."
+    )
+
+    metrics_address: str = _setting("0.0.0.0", "Metrics and probes", "Address of /metrics, /livez and /readyz.")  # noqa: S104
+    metrics_port: int = _setting(8002, "Metrics and probes", "Port of /metrics, /livez and /readyz; 0 takes a free one.")
+
+    cpu_workers: int = _setting(
+        0, "Workers", "Worker processes on CPU cores; 0 starts one for each core (none where a GPU is found)."
+    )
+    threads_per_worker: int = _setting(
+        1, "Workers", "Cores a CPU worker pins itself to. 1 gives most throughput, more gives lower latency alone."
+    )
+    worker_slot_bytes: int = _setting(
+        256 << 20, "Workers", "Address space of one batch's tensors in a worker; memory is used as batches need it."
+    )
+
+    max_queue_requests: int = _setting(10_000, "Overload", "Most requests that wait for one model; more are refused.")
+    max_queue_bytes: int = _setting(1 << 30, "Overload", "Most input bytes that wait for one model; more are refused.")
+    exit_timeout_secs: float = _setting(
+        30.0, "Overload", "After SIGTERM, seconds that accepted requests have to finish."
+    )
+
+    log_verbose: int = _setting(0, "Logs", "Verbose level; 1 logs each load, worker and connection event in detail.")
+    log_format: str = _setting("default", "Logs", "Time format of log lines.", ("default", "ISO8601", "json"))
+    log_file: str = _setting("", "Logs", "Write logs to this file instead of standard error.")
+
+
+def setting_fields() -> tuple[dataclasses.Field[Any], ...]:
+    """The settings in the order in which they are declared."""
+    return dataclasses.fields(ServeSettings)
+
+
+def setting_type(name: str) -> type:
+    """The Python type of a setting, `str` for a repeatable one."""
+    hint = typing.get_type_hints(ServeSettings)[name]
+    if typing.get_origin(hint) is tuple:
+        return str
+    assert not isinstance(hint, types.UnionType)
+    return typing.cast("type", hint)
+
+
+def is_repeatable(name: str) -> bool:
+    """Whether a setting takes several values."""
+    return typing.get_origin(typing.get_type_hints(ServeSettings)[name]) is tuple
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """The settings stated in a TOML file, whose keys are the flags without their dashes (`grpc_port = 8001`).
+
+    Raises:
+        InvalidArgumentError: unreadable, not TOML, an unknown key or a value of the wrong type.
+    """
+    try:
+        stated = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidArgumentError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidArgumentError(f"{path}: not TOML: {error}") from error
+    return {key.replace("-", "_"): _checked(path, key, value) for key, value in stated.items()}
+
+
+def _checked(path: Path, key: str, value: object) -> object:
+    name = key.replace("-", "_")
+    known = [item.name for item in setting_fields()]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else f"; there are {', '.join(known)}"
+        raise InvalidArgumentError(f"{path}: unknown setting '{key}'{hint}")
+    expected = setting_type(name)
+    if is_repeatable(name):
+        values = value if isinstance(value, list) else [value]
+        if all(isinstance(item, str) for item in values):
+            return tuple(values)
+        raise InvalidArgumentError(f"{path}: '{key}' takes a string or a list of strings, not {value!r}")
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not expected:
+        raise InvalidArgumentError(f"{path}: '{key}' takes a {expected.__name__}, not {value!r}")
+    return value
+
+
+def merge(stated: Mapping[str, Any]) -> ServeSettings:
+    """Settings from stated values, checked against each other.
+
+    Raises:
+        InvalidArgumentError: a value out of range, or two that exclude each other; the message names the flags.
+    """
+    settings = ServeSettings(**stated)
+    if not settings.model_repository:
+        raise InvalidArgumentError("no model repository: give --model-repository FOLDER (or ERG_MODEL_REPOSITORY)")
+    if settings.load_model and settings.model_control_mode != "explicit":
+        raise InvalidArgumentError("--load-model needs --model-control-mode explicit; other modes load what is there")
+    for name in ("grpc_port", "metrics_port"):
+        if not 0 <= getattr(settings, name) <= 65535:
+            raise InvalidArgumentError(f"--{name.replace('_', '-')} is a port: 0 to 65535")
+    for name in ("threads_per_worker", "max_queue_requests", "max_queue_bytes", "max_message_bytes", "repository_poll_secs"):
+        if getattr(settings, name) <= 0:
+            raise InvalidArgumentError(f"--{name.replace('_', '-')} must be greater than 0")
+    for name in ("cpu_workers", "exit_timeout_secs", "log_verbose"):
+        if getattr(settings, name) < 0:
+            raise InvalidArgumentError(f"--{name.replace('_', '-')} must not be negative")
+    if settings.worker_slot_bytes < 1 << 20:
+        raise InvalidArgumentError("--worker-slot-bytes must be at least 1048576 (1 MiB)")
+    return settings
