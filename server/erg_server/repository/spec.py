@@ -13,7 +13,6 @@ from erg_server.tensor import DataType
 
 TimeoutAction = Literal["REJECT", "DELAY"]
 InstanceKind = Literal["AUTO", "CPU", "GPU", "MODEL"]
-WarmupContents = Literal["zero", "random", "file"]
 
 DEFAULT_BUCKET_STEP = 16
 """Lengths 1-16 share a batch, 17-32 the next: wide enough to fill batches, narrow enough that padding stays small."""
@@ -139,7 +138,7 @@ class PaddedOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaddingRule:
-    """How requests of different length share a batch. `max_batch_elements` bounds rows times padded length, 0 for none."""
+    """How requests of different length share a batch. `max_batch_elements`, if any, bounds rows times length."""
 
     inputs: tuple[PaddedInput, ...]
     outputs: tuple[PaddedOutput, ...] = ()
@@ -161,13 +160,25 @@ class PaddingRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmupInput:
-    """One input of a warm-up request; `dims` leaves out the batch axis. `file` lies in the model's `warmup` folder."""
+    """One input of a warm-up request; `dims` leaves out the batch axis.
 
-    name: str
+    Filled from `data_file`, which lies in the model's `warmup` folder, where one is named; at `random`, or with zeros.
+    """
+
     datatype: DataType
     dims: tuple[int, ...]
-    contents: WarmupContents = "zero"
-    file: str = ""
+    random: bool = False
+    data_file: str = ""
+
+    @classmethod
+    def from_config(cls, entry: pb.ModelWarmup.Input) -> Self:
+        """Read one input of a warm-up request."""
+        return cls(
+            datatype=datatype_from_config(entry.data_type),
+            dims=tuple(entry.dims),
+            random=entry.random_data,
+            data_file=entry.input_data_file,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,34 +186,20 @@ class WarmupSpec:
     """A request run `count` times on a new instance; `batch_size` 0 stands for tensors without a batch axis."""
 
     name: str
-    inputs: tuple[WarmupInput, ...]
+    inputs: Mapping[str, WarmupInput]
     batch_size: int = 0
     count: int = 1
 
     @classmethod
     def from_config(cls, warmup: pb.ModelWarmup) -> Self:
         """Read one entry of `model_warmup`."""
+        inputs = {name: WarmupInput.from_config(each) for name, each in sorted(warmup.inputs.items())}
         return cls(
             name=warmup.name,
-            inputs=tuple(_warmup_input(name, each) for name, each in sorted(warmup.inputs.items())),
+            inputs=MappingProxyType(inputs),
             batch_size=warmup.batch_size,
             count=warmup.count or 1,
         )
-
-
-def _warmup_input(name: str, entry: pb.ModelWarmup.Input) -> WarmupInput:
-    contents: WarmupContents = "zero"
-    if entry.WhichOneof("input_data_type") == "random_data":
-        contents = "random"
-    elif entry.WhichOneof("input_data_type") == "input_data_file":
-        contents = "file"
-    return WarmupInput(
-        name=name,
-        datatype=datatype_from_config(entry.data_type),
-        dims=tuple(entry.dims),
-        contents=contents,
-        file=entry.input_data_file,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
