@@ -130,5 +130,3 @@ def serve(settings_file: Path | None, **stated: Any) -> None:
         raise click.ClickException(error.message) from error
     sys.stdout.flush()
     sys.exit(status)
-
-

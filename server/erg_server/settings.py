@@ -1,4 +1,4 @@
-"""Every setting of `erg serve`, declared once: its flag, its ERG_ variable, its key in a file, its default, its help."""
+"""Every setting of `erg serve`, declared once: its flag, ERG_ variable, key in a file, default and help."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ class ServeSettings:
     )
 
     metrics_address: str = _setting("0.0.0.0", "Metrics and probes", "Address of /metrics, /livez and /readyz.")  # noqa: S104
-    metrics_port: int = _setting(8002, "Metrics and probes", "Port of /metrics, /livez and /readyz; 0 takes a free one.")
+    metrics_port: int = _setting(
+        8002, "Metrics and probes", "Port of /metrics, /livez and /readyz; 0 takes a free one."
+    )
 
     cpu_workers: int = _setting(
         0, "Workers", "Worker processes on CPU cores; 0 starts one for each core (none where a GPU is found)."
@@ -149,7 +151,13 @@ def merge(stated: Mapping[str, Any]) -> ServeSettings:
     for name in ("grpc_port", "metrics_port"):
         if not 0 <= getattr(settings, name) <= 65535:
             raise InvalidArgumentError(f"--{name.replace('_', '-')} is a port: 0 to 65535")
-    for name in ("threads_per_worker", "max_queue_requests", "max_queue_bytes", "max_message_bytes", "repository_poll_secs"):
+    for name in (
+        "threads_per_worker",
+        "max_queue_requests",
+        "max_queue_bytes",
+        "max_message_bytes",
+        "repository_poll_secs",
+    ):
         if getattr(settings, name) <= 0:
             raise InvalidArgumentError(f"--{name.replace('_', '-')} must be greater than 0")
     for name in ("cpu_workers", "exit_timeout_secs", "log_verbose"):

@@ -123,4 +123,6 @@ def choose_workers(workers: tuple[Worker, ...], spec: ModelSpec) -> tuple[Worker
             f"model '{spec.name}' asks for instances of kind {spec.instance_kind}"
             f"{f' on GPUs {list(spec.gpus)}' if spec.gpus else ''}; this server has {have}"
         )
-    return fitting[: spec.instance_count] if spec.instance_count else fitting
+    # A GPU's worker runs one batch at a time whatever the count; on CPU the count is how many cores' workers it gets.
+    count = spec.instance_count if fitting[0].device.kind == "cpu" else 0
+    return fitting[:count] if count else fitting

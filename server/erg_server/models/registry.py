@@ -284,7 +284,9 @@ class ModelRegistry:
                 return UnavailableError(f"model '{name}' does not serve: {self._errors[name]}")
             return NotFoundError(f"no model is called '{name}'")
         if not version:
-            reasons = "; ".join(f"version {number}: {record.reason or record.state}" for number, record in records.items())
+            reasons = "; ".join(
+                f"version {number}: {record.reason or record.state}" for number, record in records.items()
+            )
             return UnavailableError(f"model '{name}' does not serve: {reasons}")
         record = records.get(int(version)) if version.isdecimal() else None
         if record is None:

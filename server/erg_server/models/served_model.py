@@ -10,8 +10,9 @@ from erg_server.errors import ErgError, ResourceExhaustedError, UnavailableError
 from erg_server.pb.model_config_pb2 import ModelConfig
 from erg_server.repository.spec import ModelSpec
 from erg_server.request import InferenceRequest, InferenceResponse, Phases
+from erg_server.scheduling.model_queue import ModelQueue
 from erg_server.scheduling.request_queue import QueuedRequest
-from erg_server.scheduling.scheduler import ModelQueue, Scheduler
+from erg_server.scheduling.scheduler import Scheduler
 from erg_server.telemetry.meter import ModelMeter
 from erg_server.workers.supervisor import Worker
 

@@ -13,7 +13,7 @@ from erg_server.errors import ErgError, FailedPreconditionError
 from erg_server.models.served_model import ServedModel
 from erg_server.repository.layout import contained_path
 from erg_server.repository.repository import ModelDefinition
-from erg_server.repository.spec import ModelSpec, WarmupInput, WarmupSpec
+from erg_server.repository.spec import ModelSpec, TensorSpec, WarmupInput, WarmupSpec
 from erg_server.request import InferenceRequest
 from erg_server.tensor import DataType, Tensor, pack_bytes_elements
 
@@ -32,7 +32,9 @@ async def run_warmup(served: ServedModel, definition: ModelDefinition) -> None:
     workers = len(served.workers)
     if not served.spec.warmup:
         try:
-            await _run(served, [_zeros(served.spec, tensor.name) for tensor in served.spec.inputs], workers)
+            await _run(
+                served, [_zeros(served.spec, tensor) for tensor in served.spec.inputs if not tensor.optional], workers
+            )
         except ErgError as error:
             log.info("model %s has no warm-up sample and fails on zeros: %s", served.name, error.message)
         return
@@ -42,7 +44,9 @@ async def run_warmup(served: ServedModel, definition: ModelDefinition) -> None:
             for _ in range(max(1, sample.count)):
                 await _run(served, inputs, workers)
         except (ErgError, OSError) as error:
-            raise FailedPreconditionError(f"model '{served.name}': warm-up sample '{sample.name}' failed: {error}") from error
+            raise FailedPreconditionError(
+                f"model '{served.name}': warm-up sample '{sample.name}' failed: {error}"
+            ) from error
 
 
 async def check_golden(served: ServedModel, definition: ModelDefinition, version: int) -> None:
@@ -54,9 +58,7 @@ async def check_golden(served: ServedModel, definition: ModelDefinition, version
     golden = await asyncio.to_thread(definition.golden, version)
     if golden is None:
         return
-    request = InferenceRequest(
-        model_name=served.name, inputs=list(golden.inputs), arrival_ns=MonotonicClock.now_ns()
-    )
+    request = InferenceRequest(model_name=served.name, inputs=list(golden.inputs), arrival_ns=MonotonicClock.now_ns())
     rows = golden.inputs[0].shape[0] if served.spec.max_batch_size else 1
     answer = await served.infer(request, rows)
     outputs = {tensor.name: tensor for tensor in answer.outputs}
@@ -104,9 +106,8 @@ def _shape(spec: ModelSpec, dims: tuple[int, ...], batch_size: int) -> tuple[int
     return (max(1, batch_size), *sizes) if spec.max_batch_size else sizes
 
 
-def _zeros(spec: ModelSpec, name: str) -> Tensor:
-    tensor = next(item for item in spec.inputs if item.name == name)
-    return _filled(name, tensor.datatype, _shape(spec, tensor.dims, 1))
+def _zeros(spec: ModelSpec, tensor: TensorSpec) -> Tensor:
+    return _filled(tensor.name, tensor.datatype, _shape(spec, tensor.dims, 1))
 
 
 def _filled(name: str, datatype: DataType, shape: tuple[int, ...], *, random: bool = False) -> Tensor:
@@ -121,19 +122,14 @@ def _filled(name: str, datatype: DataType, shape: tuple[int, ...], *, random: bo
 
 
 def _sample_inputs(spec: ModelSpec, sample: WarmupSpec, definition: ModelDefinition) -> list[Tensor]:
-    tensors: list[Tensor] = []
-    for name, stated in sample.inputs.items():
-        tensors.append(_sample_input(spec, sample, name, stated, definition))
-    return tensors
+    return [_sample_input(spec, sample, stated, definition) for stated in sample.inputs]
 
 
-def _sample_input(
-    spec: ModelSpec, sample: WarmupSpec, name: str, stated: WarmupInput, definition: ModelDefinition
-) -> Tensor:
+def _sample_input(spec: ModelSpec, sample: WarmupSpec, stated: WarmupInput, definition: ModelDefinition) -> Tensor:
     shape = _shape(spec, stated.dims, sample.batch_size)
-    if stated.data_file:
-        data = contained_path(definition.path / "warmup", stated.data_file).read_bytes()
-        if spec.max_batch_size:
-            data *= shape[0]
-        return Tensor(name, stated.datatype, shape, data)
-    return _filled(name, stated.datatype, shape, random=stated.random)
+    if stated.contents != "file":
+        return _filled(stated.name, stated.datatype, shape, random=stated.contents == "random")
+    data = contained_path(definition.path, f"warmup/{stated.file}").read_bytes()
+    if spec.max_batch_size:
+        data *= shape[0]  # the file holds one row
+    return Tensor(stated.name, stated.datatype, shape, data)

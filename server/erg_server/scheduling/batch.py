@@ -127,9 +127,7 @@ class BatchLayout:
         for tensor in first:
             index = self._index[tensor.name]
             spec = self._spec.inputs[index]
-            tensors = (
-                [tensor] if len(entries) == 1 else [_find(entry.request.inputs, tensor.name) for entry in entries]
-            )
+            tensors = [tensor] if len(entries) == 1 else [_find(entry.request.inputs, tensor.name) for entry in entries]
             rule = self._rules.get(tensor.name)
             if rule is not None and any(item.shape[rule.axis] != longest for item in tensors):
                 shape = list(tensor.shape)
@@ -172,9 +170,7 @@ class BatchLayout:
             at += entry.rows
         return answers
 
-    def _cutter(
-        self, output: BatchOutput, total_rows: int
-    ) -> tuple[str, Callable[[int, QueuedRequest], Tensor]]:
+    def _cutter(self, output: BatchOutput, total_rows: int) -> tuple[str, Callable[[int, QueuedRequest], Tensor]]:
         spec = self._spec.outputs[output.index]
         if not output.shape or output.shape[0] != total_rows:
             raise InternalError(

@@ -214,7 +214,10 @@ class DynamicBatcher:
     def _track(self, bucket: Bucket, entry: QueuedRequest) -> None:
         if len(bucket.entries) == 1:
             self._push_head(bucket)
-        if bucket.rows >= self._full_rows(bucket):
+        self._track_fullness(bucket)
+
+    def _track_fullness(self, bucket: Bucket) -> None:
+        if self._batches and bucket.rows >= self._full_rows(bucket):
             self._full.setdefault(bucket.level, {})[bucket.key] = None
 
     def _push_head(self, bucket: Bucket) -> None:
@@ -270,5 +273,4 @@ class DynamicBatcher:
         for level in self.queue.levels():
             for bucket in level.values():
                 self._retrack(bucket.level, bucket.key)
-                if bucket.rows >= self._full_rows(bucket):
-                    self._full.setdefault(bucket.level, {})[bucket.key] = None
+                self._track_fullness(bucket)

@@ -167,9 +167,7 @@ class RequestQueue:
 
     def drain(self) -> list[QueuedRequest]:
         """Take out everything, oldest first within each bucket."""
-        entries = [
-            entry for level in self.levels() for bucket in level.values() for entry in bucket.entries.values()
-        ]
+        entries = [entry for level in self.levels() for bucket in level.values() for entry in bucket.entries.values()]
         for entry in entries:
             self.remove(entry)
         return entries

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from erg_server.clock import Clock
 from erg_server.errors import CancelledError, DeadlineExceededError, ErgError, InternalError, UnavailableError
@@ -15,11 +14,12 @@ from erg_server.request import InferenceResponse
 from erg_server.scheduling.admission import QueueLimits, admit
 from erg_server.scheduling.batch import BatchLayout
 from erg_server.scheduling.batcher import BatchLimits, DynamicBatcher, Ready, WaitUntil
-from erg_server.scheduling.latency_model import LatencyModel
+from erg_server.scheduling.model_queue import DispatchedBatch, ModelQueue
 from erg_server.scheduling.placement import share_rows
+from erg_server.scheduling.ports import SchedulableWorker, Timers
 from erg_server.scheduling.request_queue import QueuedRequest, RequestState
 from erg_server.telemetry.meter import ModelMeter
-from erg_server.workers.process import BatchInput, BatchResult
+from erg_server.workers.process import BatchResult
 
 log = logging.getLogger(__name__)
 
@@ -28,71 +28,11 @@ STAGING_MARGIN_NS = 3_000_000
 (1 ms) and the time a busy host takes to run the front process, so that the device does not wait."""
 
 
-class SchedulableWorker(Protocol):
-    """What the scheduler asks of a worker; `workers.supervisor.Worker` and the tests' fake are two of them."""
-
-    name: str
-    slots: int
-    slot_bytes: int
-
-    @property
-    def free_slots(self) -> int:
-        """Batches it would take now; 0 unless it is ready."""
-        ...
-
-    def has_model(self, handle: int) -> bool:
-        """Whether the model is loaded there."""
-        ...
-
-    def submit(
-        self,
-        handle: int,
-        inputs: Sequence[BatchInput],
-        on_done: Callable[[BatchResult | ErgError], None],
-        rows: int,
-    ) -> None:
-        """Write the batch into a free slot and start it; `on_done` is called once, never from within this call."""
-        ...
-
-
-class Timers(Protocol):
-    """The part of an event loop the scheduler uses; a virtual one drives the tests."""
-
-    def call_soon(self, callback: Callable[[], None], /) -> object:
-        """Run `callback` when the current callbacks are done."""
-        ...
-
-    def call_later(self, delay_s: float, callback: Callable[[], None], /) -> asyncio.TimerHandle:
-        """Run `callback` after `delay_s` seconds."""
-        ...
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class ModelQueue:
-    """One loaded version's queue. `handle` is its name between front and workers."""
-
-    handle: int
-    spec: ModelSpec
-    version: str
-    meter: ModelMeter
-    layout: BatchLayout
-    batcher: DynamicBatcher
-    latency: LatencyModel = field(default_factory=LatencyModel)
-    running: int = 0
-    closed: bool = False
-    on_drained: Callable[[], None] | None = None
-    # Answers of a preserve_ordering model that wait for older ones, by arrival number.
-    next_number: int = 0
-    next_answer: int = 0
-    held: dict[int, Callable[[], None]] = field(default_factory=dict)
-
-
 @dataclass(slots=True)
 class _Load:
     """What a worker is busy with, as far as the scheduler can predict it."""
 
     busy_until_ns: float = 0.0
-    batches: int = 0
 
 
 class Scheduler:
@@ -135,7 +75,7 @@ class Scheduler:
     async def drain(self, queue: ModelQueue) -> None:
         """Finish what the version accepted, without its batching delay, and return when nothing is left."""
         queue.batcher.flushing = True
-        if queue.batcher.queue or queue.running:
+        if not queue.idle:
             drained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             queue.on_drained = lambda: drained.done() or drained.set_result(None)
             self._wake()
@@ -182,7 +122,7 @@ class Scheduler:
         entry.delayable = admission.delayable
         entry.phases.queued_ns = now_ns
         if queue.spec.batching is not None and queue.spec.batching.preserve_ordering:
-            self._keep_order(queue, entry)
+            queue.keep_order(entry)
         queue.batcher.offer(entry)
         queue.meter.enqueued()
         self._waiting[queue.handle] = queue
@@ -195,19 +135,6 @@ class Scheduler:
             queue.meter.dequeued()
             self._fail(queue, entry, CancelledError("the caller cancelled the request"), "CANCELED")
             self._check_drained(queue)
-
-    def _keep_order(self, queue: ModelQueue, entry: QueuedRequest) -> None:
-        number = queue.next_number
-        queue.next_number += 1
-        deliver = entry.on_done
-
-        def in_order(answer: InferenceResponse | ErgError) -> None:
-            queue.held[number] = lambda: deliver(answer)
-            while (ready := queue.held.pop(queue.next_answer, None)) is not None:
-                queue.next_answer += 1
-                ready()
-
-        entry.on_done = in_order
 
     def _wake(self) -> None:
         if not self._scheduled:
@@ -235,9 +162,7 @@ class Scheduler:
             wake_ns = _earlier(wake_ns, queue.batcher.queue.next_expiry_ns())
         self._set_timer(wake_ns, now_ns)
 
-    def _next_ready(
-        self, now_ns: int, blocked: set[int]
-    ) -> tuple[ModelQueue, Ready | None, float | None] | None:
+    def _next_ready(self, now_ns: int, blocked: set[int]) -> tuple[ModelQueue, Ready | None, float | None] | None:
         """The ready batch whose oldest request waited longest over all models, or when one becomes ready."""
         best: tuple[ModelQueue, Ready] | None = None
         wait: tuple[ModelQueue, None, float | None] | None = None
@@ -303,65 +228,64 @@ class Scheduler:
         for entry in entries:
             entry.phases.dispatched_ns = now_ns
             queue.meter.dequeued()
-        load = self._loads[worker.name]
-        predicted_ns = queue.latency.predict_ns(ready.key, rows)
-        load.busy_until_ns = max(float(now_ns), load.busy_until_ns) + predicted_ns
-        queue.running += 1
-        reason = ready.reason.value
-
-        def on_done(result: BatchResult | ErgError) -> None:
-            queue.running -= 1
-            if isinstance(result, ErgError):
-                for entry in entries:
-                    self._fail(queue, entry, result, "BACKEND")
-            else:
-                self._answer(queue, entries, rows, ready.key, result, reason, padded, real)
-                if worker.free_slots < worker.slots:
-                    # What the batch took too long or too short shifts the one staged behind it.
-                    actual_ns = result.input_ns + result.infer_ns + result.output_ns
-                    load.busy_until_ns += actual_ns - predicted_ns
-            self._check_drained(queue)
-
         try:
             inputs, padded, real = queue.layout.assemble(entries)
-            worker.submit(queue.handle, inputs, on_done, rows)
+            batch = DispatchedBatch(
+                entries=entries,
+                rows=rows,
+                key=ready.key,
+                reason=ready.reason.value,
+                predicted_ns=queue.latency.predict_ns(ready.key, rows),
+                padded=padded,
+                real=real,
+            )
+            worker.submit(queue.handle, inputs, lambda result: self._on_done(queue, worker, batch, result), rows)
         except Exception as error:
+            # Whatever it is, these requests must be answered and the others go on.
             if not isinstance(error, ErgError):
                 log.exception("a batch of model %s could not be handed to worker %s", queue.spec.name, worker.name)
                 error = InternalError(f"model '{queue.spec.name}': the batch could not be handed to a worker")
-            queue.running -= 1
             for entry in entries:
                 self._fail(queue, entry, error, "OTHER")
+            self._check_drained(queue)
+            return
+        load = self._loads[worker.name]
+        load.busy_until_ns = max(float(now_ns), load.busy_until_ns) + batch.predicted_ns
+        queue.running += 1
 
-    def _answer(
-        self,
-        queue: ModelQueue,
-        entries: Sequence[QueuedRequest],
-        rows: int,
-        key: Hashable,
-        result: BatchResult,
-        reason: str,
-        padded: int,
-        real: int,
+    def _on_done(
+        self, queue: ModelQueue, worker: SchedulableWorker, batch: DispatchedBatch, result: BatchResult | ErgError
     ) -> None:
-        input_ns, infer_ns, output_ns = result.input_ns, result.infer_ns, result.output_ns
-        queue.latency.observe(key, rows, input_ns + infer_ns + output_ns)
+        queue.running -= 1
+        if isinstance(result, ErgError):
+            for entry in batch.entries:
+                self._fail(queue, entry, result, "BACKEND")
+        else:
+            actual_ns = result.input_ns + result.infer_ns + result.output_ns
+            queue.latency.observe(batch.key, batch.rows, actual_ns)
+            # What the batch took too long or too short shifts the one staged behind it.
+            self._loads[worker.name].busy_until_ns += actual_ns - batch.predicted_ns
+            self._answer(queue, batch, result)
+        self._check_drained(queue)
+
+    def _answer(self, queue: ModelQueue, batch: DispatchedBatch, result: BatchResult) -> None:
         try:
-            answers = queue.layout.split(entries, result.outputs)
+            answers = queue.layout.split(batch.entries, result.outputs)
         except ErgError as error:
-            for entry in entries:
+            for entry in batch.entries:
                 self._fail(queue, entry, error, "BACKEND")
             return
-        queue.meter.executed(rows, reason, input_ns, infer_ns, output_ns, padded, real)
+        input_ns, infer_ns, output_ns = result.input_ns, result.infer_ns, result.output_ns
+        queue.meter.executed(batch.rows, batch.reason, input_ns, infer_ns, output_ns, batch.padded, batch.real)
         now_ns = self._clock.now_ns()
         name, version = queue.spec.name, queue.version
-        for entry, outputs in zip(entries, answers, strict=True):
+        for entry, outputs in zip(batch.entries, answers, strict=True):
             phases = entry.phases
             phases.completed_ns = now_ns
             phases.compute_input_ns = input_ns
             phases.compute_infer_ns = infer_ns
             phases.compute_output_ns = output_ns
-            phases.batch_rows = rows
+            phases.batch_rows = batch.rows
             entry.state = RequestState.FINISHED
             queue.meter.succeeded(phases, entry.rows)
             entry.on_done(
@@ -387,7 +311,7 @@ class Scheduler:
         entry.on_done(error)
 
     def _check_drained(self, queue: ModelQueue) -> None:
-        if queue.on_drained is not None and not queue.running and not queue.batcher.queue:
+        if queue.on_drained is not None and queue.idle:
             queue.on_drained()
 
     def _set_timer(self, at_ns: float | None, now_ns: int) -> None:

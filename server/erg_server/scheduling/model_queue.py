@@ -1,0 +1,67 @@
+"""One loaded version's queue and what the scheduler keeps about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+
+from erg_server.errors import ErgError
+from erg_server.repository.spec import ModelSpec
+from erg_server.request import InferenceResponse
+from erg_server.scheduling.batch import BatchLayout
+from erg_server.scheduling.batcher import DynamicBatcher
+from erg_server.scheduling.latency_model import LatencyModel
+from erg_server.scheduling.request_queue import QueuedRequest
+from erg_server.telemetry.meter import ModelMeter
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class ModelQueue:
+    """One loaded version's queue. `handle` is its name between front and workers."""
+
+    handle: int
+    spec: ModelSpec
+    version: str
+    meter: ModelMeter
+    layout: BatchLayout
+    batcher: DynamicBatcher
+    latency: LatencyModel = field(default_factory=LatencyModel)
+    running: int = 0
+    closed: bool = False
+    on_drained: Callable[[], None] | None = None
+    # Answers of a preserve_ordering model that wait for older ones, by arrival number.
+    next_number: int = 0
+    next_answer: int = 0
+    held: dict[int, Callable[[], None]] = field(default_factory=dict)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        return not self.running and not self.batcher.queue
+
+    def keep_order(self, entry: QueuedRequest) -> None:
+        """Make `entry` answer after every request that was queued before it (`preserve_ordering`)."""
+        number = self.next_number
+        self.next_number += 1
+        deliver = entry.on_done
+
+        def in_order(answer: InferenceResponse | ErgError) -> None:
+            self.held[number] = lambda: deliver(answer)
+            while (ready := self.held.pop(self.next_answer, None)) is not None:
+                self.next_answer += 1
+                ready()
+
+        entry.on_done = in_order
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatchedBatch:
+    """A batch on its way through a worker. `padded` and `real` count the elements of its inputs."""
+
+    entries: Sequence[QueuedRequest]
+    rows: int
+    key: Hashable
+    reason: str
+    predicted_ns: float
+    padded: int
+    real: int
