@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
@@ -28,7 +29,7 @@ class ModelQueue:
     latency: LatencyModel = field(default_factory=LatencyModel)
     running: int = 0
     closed: bool = False
-    on_drained: Callable[[], None] | None = None
+    drain_waiters: list[asyncio.Future[None]] = field(default_factory=list)
     # Answers of a preserve_ordering model that wait for older ones, by arrival number.
     next_number: int = 0
     next_answer: int = 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from erg_server.clock import Clock
 from erg_server.errors import CancelledError, DeadlineExceededError, ErgError, InternalError, UnavailableError
@@ -28,13 +27,6 @@ STAGING_MARGIN_NS = 3_000_000
 (1 ms) and the time a busy host takes to run the front process, so that the device does not wait."""
 
 
-@dataclass(slots=True)
-class _Load:
-    """What a worker is busy with, as far as the scheduler can predict it."""
-
-    busy_until_ns: float = 0.0
-
-
 class Scheduler:
     """Admits requests, lets batches go when a worker is free (or nearly), and takes answers back."""
 
@@ -43,7 +35,8 @@ class Scheduler:
         self._timers = timers
         self._limits = limits or QueueLimits()
         self._workers: list[SchedulableWorker] = []
-        self._loads: dict[str, _Load] = {}
+        # Until when each worker is busy, as far as the latency models predict it.
+        self._busy_until_ns: dict[str, float] = {}
         self._queues: dict[int, ModelQueue] = {}
         self._waiting: dict[int, ModelQueue] = {}
         self._scheduled = False
@@ -53,12 +46,12 @@ class Scheduler:
     def add_worker(self, worker: SchedulableWorker) -> None:
         """Let a worker take batches from now on."""
         self._workers.append(worker)
-        self._loads[worker.name] = _Load()
+        self._busy_until_ns[worker.name] = 0.0
 
     def worker_available(self, worker: SchedulableWorker) -> None:
         """A worker came up, freed a slot or loaded a model."""
         if worker.free_slots == worker.slots:
-            self._loads[worker.name].busy_until_ns = 0.0
+            self._busy_until_ns[worker.name] = 0.0
         self._wake()
 
     def open(self, *, handle: int, spec: ModelSpec, version: str, meter: ModelMeter) -> ModelQueue:
@@ -77,7 +70,7 @@ class Scheduler:
         queue.batcher.flushing = True
         if not queue.idle:
             drained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            queue.on_drained = lambda: drained.done() or drained.set_result(None)
+            queue.drain_waiters.append(drained)
             self._wake()
             await drained
 
@@ -187,7 +180,7 @@ class Scheduler:
         best_until = 0.0
         for worker in able:
             if worker.free_slots:
-                until = self._loads[worker.name].busy_until_ns if worker.free_slots < worker.slots else 0.0
+                until = self._busy_until_ns[worker.name] if worker.free_slots < worker.slots else 0.0
                 if best is None or until < best_until:
                     best, best_until = worker, until
         if best is None:
@@ -211,9 +204,9 @@ class Scheduler:
     ) -> int:
         if len(able) == 1 or ready.limit_rows == 1 or ready.waiting_rows == 1:
             return ready.limit_rows
-        start_ns = max(float(now_ns), self._loads[worker.name].busy_until_ns)
+        start_ns = max(float(now_ns), self._busy_until_ns[worker.name])
         others = [
-            max(0.0, self._loads[other.name].busy_until_ns - start_ns) if other.free_slots < other.slots else 0.0
+            max(0.0, self._busy_until_ns[other.name] - start_ns) if other.free_slots < other.slots else 0.0
             for other in able
             if other is not worker
         ]
@@ -249,8 +242,8 @@ class Scheduler:
                 self._fail(queue, entry, error, "OTHER")
             self._check_drained(queue)
             return
-        load = self._loads[worker.name]
-        load.busy_until_ns = max(float(now_ns), load.busy_until_ns) + batch.predicted_ns
+        start_ns = max(float(now_ns), self._busy_until_ns[worker.name])
+        self._busy_until_ns[worker.name] = start_ns + batch.predicted_ns
         queue.running += 1
 
     def _on_done(
@@ -264,7 +257,7 @@ class Scheduler:
             actual_ns = result.input_ns + result.infer_ns + result.output_ns
             queue.latency.observe(batch.key, batch.rows, actual_ns)
             # What the batch took too long or too short shifts the one staged behind it.
-            self._loads[worker.name].busy_until_ns += actual_ns - batch.predicted_ns
+            self._busy_until_ns[worker.name] += actual_ns - batch.predicted_ns
             self._answer(queue, batch, result)
         self._check_drained(queue)
 
@@ -311,8 +304,11 @@ class Scheduler:
         entry.on_done(error)
 
     def _check_drained(self, queue: ModelQueue) -> None:
-        if queue.on_drained is not None and queue.idle:
-            queue.on_drained()
+        if queue.drain_waiters and queue.idle:
+            for waiter in queue.drain_waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            queue.drain_waiters.clear()
 
     def _set_timer(self, at_ns: float | None, now_ns: int) -> None:
         if self._timer is not None:
