@@ -1,0 +1,1 @@
+"""Erg's load tester: measures any server of the v2 inference protocol, from the outside."""

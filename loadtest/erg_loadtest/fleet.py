@@ -1,0 +1,227 @@
+"""Who sends: this process, or several client processes when one event loop would be the bottleneck."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+
+from erg_loadtest.arrivals import Arrivals, ClosedLoop, ConstantRate, Limit, PoissonRate, split_arrivals, split_limit
+from erg_loadtest.client import Check, InferClient, Target
+from erg_loadtest.dispatch import MonotonicTimer, Requests, drive
+from erg_loadtest.errors import LoadTestError
+from erg_loadtest.payloads import Payload
+from erg_loadtest.samples import Samples
+
+OnDone = Callable[[int], None]
+
+_ARRIVALS = {kind.__name__: kind for kind in (ClosedLoop, ConstantRate, PoissonRate)}
+_WARMUP_CONCURRENCY = 8
+_GRACE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What one sender does: the plan, with its requests made and its rate or callers already shared out."""
+
+    target: Target
+    arrivals: Arrivals
+    limit: Limit
+    warmup: Limit | None
+    payloads: tuple[Payload, ...]
+    max_in_flight: int
+    offset: int = 0
+
+    def split(self, parts: int) -> tuple[Work, ...]:
+        """One share a client process; each starts at another request, so that they are not sent in lockstep."""
+        warmups: Sequence[Limit | None] = (None,) * parts if self.warmup is None else split_limit(self.warmup, parts)
+        return tuple(
+            Work(
+                target=self.target,
+                arrivals=arrivals,
+                limit=limit,
+                warmup=warmup,
+                payloads=self.payloads,
+                max_in_flight=max(1, self.max_in_flight // parts),
+                offset=part * len(self.payloads) // parts,
+            )
+            for part, (arrivals, limit, warmup) in enumerate(
+                zip(split_arrivals(self.arrivals, parts), split_limit(self.limit, parts), warmups, strict=True)
+            )
+        )
+
+    def header(self) -> bytes:
+        """Everything but the requests' bytes, as one line of JSON."""
+        document = {
+            "target": asdict(self.target),
+            "arrivals": {"kind": type(self.arrivals).__name__, **asdict(self.arrivals)},
+            "limit": asdict(self.limit),
+            "warmup": None if self.warmup is None else asdict(self.warmup),
+            "max_in_flight": self.max_in_flight,
+            "offset": self.offset,
+            "payloads": [[len(payload.body), payload.rows] for payload in self.payloads],
+        }
+        return json.dumps(document).encode() + b"\n"
+
+    @staticmethod
+    def read(stream: BinaryIO) -> Work:
+        """The counterpart of `header` and the bodies that follow it."""
+        document: dict[str, Any] = json.loads(stream.readline())
+        arrivals = document["arrivals"]
+        return Work(
+            target=Target(**document["target"]),
+            arrivals=_ARRIVALS[arrivals.pop("kind")](**arrivals),
+            limit=Limit(**document["limit"]),
+            warmup=None if document["warmup"] is None else Limit(**document["warmup"]),
+            payloads=tuple(Payload(body=stream.read(size), rows=rows) for size, rows in document["payloads"]),
+            max_in_flight=document["max_in_flight"],
+            offset=document["offset"],
+        )
+
+
+class Local:
+    """Sends from this process."""
+
+    children_cpu_s = 0.0
+
+    def __init__(self, work: Work, client: InferClient, check: Check | None = None) -> None:
+        self._work = work
+        self._requests = Requests(
+            send=client.sender(work.payloads, check), distinct=len(work.payloads), offset=work.offset
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    async def warm_up(self, on_done: OnDone | None = None) -> None:
+        """Send the warm-up in a closed loop as wide as the real one, but no wider than needed."""
+        if self._work.warmup is None:
+            return
+        arrivals = self._work.arrivals
+        concurrency = arrivals.concurrency if isinstance(arrivals, ClosedLoop) else _WARMUP_CONCURRENCY
+        await self._drive(ClosedLoop(concurrency=concurrency), self._work.warmup, on_done)
+
+    async def measure(self, on_done: OnDone | None = None) -> Samples:
+        """Send the requests that count."""
+        return await self._drive(self._work.arrivals, self._work.limit, on_done)
+
+    async def _drive(self, arrivals: Arrivals, limit: Limit, on_done: OnDone | None) -> Samples:
+        return await drive(
+            arrivals=arrivals,
+            limit=limit,
+            requests=self._requests,
+            timer=MonotonicTimer(),
+            max_in_flight=self._work.max_in_flight,
+            on_done=on_done,
+        )
+
+
+class Fleet:
+    """Sends from several processes of this machine (see `client_process`), which share its monotonic clock."""
+
+    def __init__(self, work: Work, processes: int) -> None:
+        self._parts = work.split(processes)
+        self._processes: list[Process] = []
+        self.children_cpu_s = 0.0
+        """CPU time of the clients while they measured; known once `measure` returned."""
+
+    async def __aenter__(self) -> Self:
+        try:
+            for part in self._parts:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "erg_loadtest.client_process", stdin=PIPE, stdout=PIPE
+                )
+                self._processes.append(process)
+                await _send(process, part.header(), *(payload.body for payload in part.payloads))
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    async def warm_up(self, on_done: OnDone | None = None) -> None:
+        """Let every client warm up; returns when all are done, so that the measured window starts together."""
+        await self._together("warm", on_done)
+
+    async def measure(self, on_done: OnDone | None = None) -> Samples:
+        """Let every client measure, and put their samples together."""
+        for process in self._processes:
+            await _send(process, b"go\n")
+        events = await self._together("result", on_done)
+        parts = []
+        for process, event in zip(self._processes, events, strict=True):
+            assert process.stdout is not None
+            with np.load(io.BytesIO(await process.stdout.readexactly(event["bytes"])), allow_pickle=False) as columns:
+                parts.append(Samples(**{name: columns[name] for name in columns.files}))
+            self.children_cpu_s += event["cpu_s"]
+        return Samples.merge(parts)
+
+    async def _together(self, event: str, on_done: OnDone | None) -> list[dict[str, Any]]:
+        counts = [0] * len(self._processes)
+
+        def counter(index: int) -> OnDone:
+            def count(done: int) -> None:
+                counts[index] = done
+                if on_done is not None:
+                    on_done(sum(counts))
+
+            return count
+
+        async with asyncio.TaskGroup() as group:
+            waits = [
+                group.create_task(_until(process, event, counter(index)))
+                for index, process in enumerate(self._processes)
+            ]
+        return [wait.result() for wait in waits]
+
+    async def _stop(self) -> None:
+        for process in self._processes:
+            if process.stdin is not None:
+                process.stdin.close()
+        for process in self._processes:
+            try:
+                async with asyncio.timeout(_GRACE_S if process.returncode is None else None):
+                    # A client between phases ends by itself when its input does.
+                    with contextlib.suppress(ProcessLookupError):
+                        process.terminate()
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+async def _send(process: Process, *chunks: bytes) -> None:
+    assert process.stdin is not None
+    try:
+        process.stdin.writelines(chunks)
+        await process.stdin.drain()
+    except (BrokenPipeError, ConnectionResetError) as error:
+        raise LoadTestError(f"a client process ended early, with code {await process.wait()}") from error
+
+
+async def _until(process: Process, event: str, on_done: Callable[[int], None]) -> dict[str, Any]:
+    assert process.stdout is not None
+    while line := await process.stdout.readline():
+        message: dict[str, Any] = json.loads(line)
+        if message["event"] == event:
+            return message
+        on_done(message["done"])
+    raise LoadTestError(f"a client process ended early, with code {await process.wait()}")

@@ -1,0 +1,198 @@
+"""The figures of one run: only what was measured; what could not be is a sentence that says why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from erg_loadtest.arrivals import NS_PER_S, Arrivals, describe
+from erg_loadtest.cost import Cost
+from erg_loadtest.samples import OK, STATUS_NAMES, DurationSummary, Int64s, Samples, summarise_ns
+from erg_loadtest.server_statistics import ServerPhases
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuUse:
+    """CPU time the server spent during the run, all its models and idle work included."""
+
+    front_s: float
+    workers_s: float
+    source: str
+
+    @property
+    def total_s(self) -> float:
+        """Of all the server's processes."""
+        return self.front_s + self.workers_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadResult:
+    """What one run showed."""
+
+    model: str
+    version: str
+    url: str
+    arrivals: Arrivals
+    connections: int
+    processes: int
+    wall_s: float
+    """From the first request's due time to the last answer."""
+    requests: int
+    succeeded: int
+    inferences: int
+    """Rows answered: requests times their batch size."""
+    count_by_status: dict[str, int]
+    latency: DurationSummary | None
+    """Of requests answered rightly, counted from when each was due."""
+    latency_by_status: dict[str, DurationSummary]
+    """Of the others, by status: quick refusals are not to be mixed with answers."""
+    service: DurationSummary | None
+    """The same as `latency`, but counted from when each request was really sent."""
+    send_delay: DurationSummary | None
+    """From due to sent, of all requests: the client's own lateness."""
+    server: ServerPhases | str
+    cpu: CpuUse | str
+    client_cpu_s: float
+    cost: Cost | None = None
+    latencies_ns: Int64s
+    """Every latency behind `latency`, in order of completion."""
+
+    @property
+    def requests_per_s(self) -> float:
+        """Requests answered rightly, a second."""
+        return self.succeeded / self.wall_s if self.wall_s > 0 else 0.0
+
+    @property
+    def inferences_per_s(self) -> float:
+        """Rows answered rightly, a second."""
+        return self.inferences / self.wall_s if self.wall_s > 0 else 0.0
+
+    @property
+    def failed(self) -> int:
+        """Requests that were not answered rightly."""
+        return self.requests - self.succeeded
+
+    @property
+    def mean_batch(self) -> float | None:
+        """Rows the server put into one execution, by its own statistics."""
+        return None if isinstance(self.server, str) else self.server.mean_batch
+
+    @property
+    def front_cpu_us_per_inference(self) -> float | None:
+        """CPU time of the server's front per row answered."""
+        return None if isinstance(self.cpu, str) else self._per_inference_us(self.cpu.front_s)
+
+    @property
+    def workers_cpu_us_per_inference(self) -> float | None:
+        """CPU time of the server's workers per row answered."""
+        return None if isinstance(self.cpu, str) else self._per_inference_us(self.cpu.workers_s)
+
+    @property
+    def cpu_us_per_inference(self) -> float | None:
+        """CPU time of all the server's processes per row answered."""
+        return None if isinstance(self.cpu, str) else self._per_inference_us(self.cpu.total_s)
+
+    @classmethod
+    def from_samples(
+        cls,
+        samples: Samples,
+        *,
+        rows: Sequence[int],
+        model: str,
+        version: str,
+        url: str,
+        arrivals: Arrivals,
+        connections: int,
+        processes: int,
+        server: ServerPhases | str,
+        cpu: CpuUse | str,
+        client_cpu_s: float,
+    ) -> LoadResult:
+        """Work out the figures; `rows` gives the batch size of each prepared request."""
+        good = samples.succeeded
+        elapsed_ns = samples.done_ns - samples.due_ns
+        failures = sorted(set(samples.status[~good].tolist()) - {OK})
+        return cls(
+            model=model,
+            version=version,
+            url=url,
+            arrivals=arrivals,
+            connections=connections,
+            processes=processes,
+            wall_s=samples.window_ns() / NS_PER_S,
+            requests=len(samples),
+            succeeded=int(good.sum()),
+            inferences=int(np.asarray(rows, dtype=np.int64)[samples.payload[good]].sum()),
+            count_by_status=samples.count_by_status(),
+            latency=summarise_ns(elapsed_ns[good]),
+            latency_by_status={
+                STATUS_NAMES[status]: summary
+                for status in failures
+                if (summary := summarise_ns(elapsed_ns[samples.status == status])) is not None
+            },
+            service=summarise_ns((samples.done_ns - samples.sent_ns)[good]),
+            send_delay=summarise_ns(samples.sent_ns - samples.due_ns),
+            server=server,
+            cpu=cpu,
+            client_cpu_s=client_cpu_s,
+            latencies_ns=elapsed_ns[good],
+        )
+
+    def priced(self, cost: Cost | None) -> LoadResult:
+        """The same result with its cost."""
+        return replace(self, cost=cost)
+
+    def to_json(self, *, raw: bool = False) -> dict[str, Any]:
+        """All figures as plain values, and every latency as well when `raw`."""
+        document: dict[str, Any] = {
+            "model": self.model,
+            "version": self.version,
+            "url": self.url,
+            "arrivals": {"kind": type(self.arrivals).__name__, **asdict(self.arrivals)},
+            "description": describe(self.arrivals),
+            "connections": self.connections,
+            "client_processes": self.processes,
+            "wall_s": self.wall_s,
+            "requests": self.requests,
+            "succeeded": self.succeeded,
+            "failed": self.failed,
+            "count_by_status": self.count_by_status,
+            "inferences": self.inferences,
+            "requests_per_s": self.requests_per_s,
+            "inferences_per_s": self.inferences_per_s,
+            "latency": _summary_json(self.latency),
+            "latency_by_status": {name: _summary_json(value) for name, value in self.latency_by_status.items()},
+            "service": _summary_json(self.service),
+            "send_delay": _summary_json(self.send_delay),
+            "server": {"missing": self.server} if isinstance(self.server, str) else asdict(self.server),
+            "server_cpu": self._cpu_json(),
+            "client_cpu_s": self.client_cpu_s,
+            "cost": None if self.cost is None else asdict(self.cost),
+        }
+        if raw:
+            document["latencies_ns"] = self.latencies_ns.tolist()
+        return document
+
+    def _cpu_json(self) -> dict[str, Any]:
+        if isinstance(self.cpu, str):
+            return {"missing": self.cpu}
+        return {
+            **asdict(self.cpu),
+            "front_us_per_inference": self.front_cpu_us_per_inference,
+            "workers_us_per_inference": self.workers_cpu_us_per_inference,
+            "us_per_inference": self.cpu_us_per_inference,
+        }
+
+    def _per_inference_us(self, seconds: float) -> float | None:
+        return seconds * 1e6 / self.inferences if self.inferences else None
+
+
+def _summary_json(summary: DurationSummary | None) -> dict[str, Any] | None:
+    if summary is None:
+        return None
+    document = asdict(summary)
+    document["percentiles_us"] = {f"p{percentile:g}": value for percentile, value in summary.percentiles_us.items()}
+    return document
