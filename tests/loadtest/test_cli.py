@@ -1,0 +1,72 @@
+import pytest
+from click.testing import CliRunner
+from erg_loadtest import cli
+from erg_loadtest.arrivals import ClosedLoop, ConstantRate, Limit, PoissonRate
+from erg_loadtest.errors import LoadTestError
+from erg_loadtest.load import FileScenario
+from erg_loadtest.scenarios import Dim
+
+
+@pytest.fixture
+def invoke(monkeypatch):
+    """Run the command; returns its outcome and the plan it made."""
+
+    def run(*arguments):
+        plans = []
+
+        def stop(plan, progress):
+            plans.append(plan)
+            raise LoadTestError("stopped by the test")
+
+        monkeypatch.setattr(cli, "run_load", stop)
+        outcome = CliRunner().invoke(cli.load, list(arguments))
+        return outcome, plans[0] if plans else None
+
+    return run
+
+
+def test_the_defaults_are_a_bounded_closed_loop_on_loopback(invoke):
+    _, plan = invoke("m")
+    assert plan.arrivals == ClosedLoop(concurrency=8)
+    assert plan.limit == Limit(duration_s=10.0)
+    assert plan.target.url == "127.0.0.1:8001"
+
+
+def test_a_rate_makes_an_open_loop(invoke):
+    assert invoke("m", "--request-rate", "50", "--seed", "2")[1].arrivals == PoissonRate(rate_per_s=50, seed=2)
+    constant = invoke("m", "--request-rate", "50", "--request-distribution", "constant")[1]
+    assert constant.arrivals == ConstantRate(rate_per_s=50)
+
+
+def test_a_request_count_alone_has_no_time_limit(invoke):
+    assert invoke("m", "--request-count", "7")[1].limit == Limit(requests=7)
+
+
+def test_shapes_ranges_and_omissions_reach_the_scenario(invoke):
+    _, plan = invoke("m", "--shape", "ids:5..9", "--range", "ids:0:3", "--omit", "mask", "-b", "2")
+    assert plan.scenario.shapes == {"ids": (Dim(5, 9),)}
+    assert plan.scenario.ranges == {"ids": (0.0, 3.0)}
+    assert plan.scenario.omit == {"mask"}
+    assert plan.scenario.batch_size == 2
+
+
+def test_a_file_replaces_random_inputs(invoke, tmp_path):
+    path = tmp_path / "d.npz"
+    path.write_bytes(b"")
+    assert invoke("m", "--input-data", str(path))[1].scenario == FileScenario(path=path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--concurrency", "2", "--request-rate", "5"), "give one of them"),
+        (("--price-per-cpu-hour", "1"), "--metrics-url or --server-pid"),
+        (("--shape", "ids"), "NAME:SIZE"),
+        (("--request-rate", "0"), "rate must be positive"),
+    ],
+)
+def test_contradictions_end_with_code_2_and_say_what_to_change(invoke, arguments, message):
+    outcome, plan = invoke("m", *arguments)
+    assert outcome.exit_code == 2
+    assert message in outcome.output
+    assert plan is None
