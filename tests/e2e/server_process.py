@@ -144,7 +144,7 @@ class ServerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            print("".join(self.log[-80:]))
+            sys.stdout.write("".join(self.log[-80:]))
         if self.process.poll() is None:
             status = self.terminate()
             assert kind is not None or status == 0, "".join(self.log[-80:])

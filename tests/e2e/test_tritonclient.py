@@ -145,7 +145,7 @@ def test_a_wrong_request_gets_a_status_and_a_cause(client, make, status: str, me
 def test_a_wrong_byte_count_is_named(client) -> None:
     tensor = fp32("x", rows(1))
     tensor._raw_content = tensor._raw_content[:-1]
-    with pytest.raises(InferenceServerException, match="x.*63.*64|x.*64.*63") as caught:
+    with pytest.raises(InferenceServerException, match=r"x.*63.*64|x.*64.*63") as caught:
         client.infer("mlp", [tensor])
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
 
