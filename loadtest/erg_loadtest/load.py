@@ -148,7 +148,7 @@ def _cpu_use(meter: CpuMeter | None, before: CpuSeconds | str, after: CpuSeconds
     spent = after.since(before)
     if isinstance(spent, str) or meter is None:
         return str(spent)
-    return CpuUse(front_s=spent.front, workers_s=spent.workers, source=meter.source)
+    return CpuUse(front_s=spent.front, by_worker_s=dict(spent.by_worker), source=meter.source)
 
 
 def _report(progress: Progress | None, phase: str, limit: Limit | None) -> Callable[[int], None] | None:

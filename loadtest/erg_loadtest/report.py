@@ -96,6 +96,9 @@ def _server_rows(result: LoadResult) -> list[tuple[str, str]]:
     if total is not None and front is not None and workers is not None:
         split = f"front {format_us(front)}, workers {format_us(workers)}"
         rows.append(("server CPU", f"{format_us(total)} an inference: {split} ({result.cpu.source})"))
+    if result.busy_by_worker:
+        shares = ", ".join(f"{worker} {share:.0%}" for worker, share in sorted(result.busy_by_worker.items()))
+        rows.append(("workers busy", shares))
     return rows
 
 

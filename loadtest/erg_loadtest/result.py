@@ -19,8 +19,14 @@ class CpuUse:
     """CPU time the server spent during the run, all its models and idle work included."""
 
     front_s: float
-    workers_s: float
+    by_worker_s: dict[str, float]
+    """By the worker's name, or its process id where the server tells no names."""
     source: str
+
+    @property
+    def workers_s(self) -> float:
+        """Of all workers."""
+        return sum(self.by_worker_s.values())
 
     @property
     def total_s(self) -> float:
@@ -94,6 +100,13 @@ class LoadResult:
     def cpu_us_per_inference(self) -> float | None:
         """CPU time of all the server's processes per row answered."""
         return None if isinstance(self.cpu, str) else self._per_inference_us(self.cpu.total_s)
+
+    @property
+    def busy_by_worker(self) -> dict[str, float]:
+        """The share of the run in which each worker was on a CPU; above 1 for one with several threads."""
+        if isinstance(self.cpu, str) or self.wall_s <= 0:
+            return {}
+        return {worker: seconds / self.wall_s for worker, seconds in self.cpu.by_worker_s.items()}
 
     @classmethod
     def from_samples(
@@ -181,6 +194,8 @@ class LoadResult:
             return {"missing": self.cpu}
         return {
             **asdict(self.cpu),
+            "workers_s": self.cpu.workers_s,
+            "busy_by_worker": self.busy_by_worker,
             "front_us_per_inference": self.front_cpu_us_per_inference,
             "workers_us_per_inference": self.workers_cpu_us_per_inference,
             "us_per_inference": self.cpu_us_per_inference,

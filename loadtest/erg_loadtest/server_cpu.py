@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -22,18 +24,15 @@ class CpuSeconds:
     """CPU time of the server's processes, user and system, since they started."""
 
     front: float
-    workers: float
-
-    @property
-    def total(self) -> float:
-        """Of all processes."""
-        return self.front + self.workers
+    by_worker: Mapping[str, float]
 
     def since(self, before: CpuSeconds) -> CpuSeconds | str:
         """The time spent after `before`, or why that cannot be told."""
-        if self.front < before.front or self.workers < before.workers:
+        spent = {worker: seconds - before.by_worker.get(worker, 0.0) for worker, seconds in self.by_worker.items()}
+        front = self.front - before.front
+        if min(front, *spent.values(), 0.0) < 0 or not self.by_worker.keys() >= before.by_worker.keys():
             return "CPU time went back: a process of the server ended during the run"
-        return CpuSeconds(front=self.front - before.front, workers=self.workers - before.workers)
+        return CpuSeconds(front=front, by_worker=spent)
 
 
 class CpuMeter(Protocol):
@@ -60,17 +59,22 @@ class MetricsCpuMeter:
 
     def read(self) -> CpuSeconds:
         """Scrape once and add up by process role."""
-        seconds = {"front": 0.0, "worker": 0.0}
+        front = 0.0
+        by_worker: dict[str, float] = {}
         found = False
         for family in text_string_to_metric_families(self._scrape()):
             for sample in family.samples:
-                if sample.name == _METRIC:
-                    found = True
-                    role = "front" if sample.labels.get("process") == "front" else "worker"
-                    seconds[role] += sample.value
+                if sample.name != _METRIC:
+                    continue
+                found = True
+                if sample.labels.get("process") == "front":
+                    front += sample.value
+                else:
+                    worker = sample.labels.get("worker", "")
+                    by_worker[worker] = by_worker.get(worker, 0.0) + sample.value
         if not found:
             raise ServerError(f"http://{self._host}:{self._port}{self._path} has no {_METRIC}")
-        return CpuSeconds(front=seconds["front"], workers=seconds["worker"])
+        return CpuSeconds(front=front, by_worker=by_worker)
 
     def _scrape(self) -> str:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_S)
@@ -101,19 +105,15 @@ class ProcessTreeCpuMeter:
         try:
             front = psutil.Process(self._pid)
             front_seconds = _own_seconds(front)
-            workers = sum(_own_seconds_or_none(child) for child in front.children(recursive=True))
+            by_worker = {}
+            for child in front.children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    by_worker[str(child.pid)] = _own_seconds(child)
         except psutil.Error as error:
             raise ServerError(f"process {self._pid}: {error}") from error
-        return CpuSeconds(front=front_seconds, workers=workers)
+        return CpuSeconds(front=front_seconds, by_worker=by_worker)
 
 
 def _own_seconds(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
-
-
-def _own_seconds_or_none(process: psutil.Process) -> float:
-    try:
-        return _own_seconds(process)
-    except psutil.NoSuchProcess:
-        return 0.0

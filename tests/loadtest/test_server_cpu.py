@@ -42,7 +42,7 @@ def test_metrics_are_added_up_by_process_role(metrics):
         'erg_process_cpu_seconds_total{process="worker",worker="0"} 2\n'
         'erg_process_cpu_seconds_total{process="worker",worker="1"} 3\n'
     )
-    assert MetricsCpuMeter(url).read() == CpuSeconds(front=1.5, workers=5.0)
+    assert MetricsCpuMeter(url).read() == CpuSeconds(front=1.5, by_worker={"0": 2.0, "1": 3.0})
 
 
 def test_a_server_without_the_metric_says_so(metrics):
@@ -69,7 +69,18 @@ def test_any_process_of_this_machine_can_be_measured():
     assert ProcessTreeCpuMeter(os.getpid()).read().front > 0
 
 
-def test_cpu_time_that_went_back_is_no_figure():
-    before = CpuSeconds(front=1.0, workers=5.0)
-    assert "went back" in str(CpuSeconds(front=2.0, workers=1.0).since(before))
-    assert CpuSeconds(front=2.0, workers=6.0).since(before) == CpuSeconds(front=1.0, workers=1.0)
+def test_a_worker_that_restarted_makes_its_time_unknown_instead_of_wrong():
+    before = CpuSeconds(front=1.0, by_worker={"0": 5.0})
+    for after in ({"0": 1.0}, {"1": 9.0}, {}):
+        assert "went back" in str(CpuSeconds(front=2.0, by_worker=after).since(before))
+
+
+def test_a_worker_that_started_meanwhile_counts_from_its_start():
+    before = CpuSeconds(front=1.0, by_worker={"0": 5.0})
+    after = CpuSeconds(front=2.0, by_worker={"0": 6.0, "1": 0.5})
+    assert after.since(before) == CpuSeconds(front=1.0, by_worker={"0": 1.0, "1": 0.5})
+
+
+def test_a_server_without_workers_can_be_measured():
+    spent = CpuSeconds(front=3.0, by_worker={}).since(CpuSeconds(front=1.0, by_worker={}))
+    assert spent == CpuSeconds(front=2.0, by_worker={})

@@ -1,0 +1,59 @@
+"""`erg serve` as a child process on free loopback ports, ended whatever happens; shared by the benchmarks."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_EXIT_TIMEOUT_S = 40.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """Where the server answers."""
+
+    url: str
+    metrics_url: str
+    pid: int
+
+
+@contextmanager
+def served(repository: Path, *flags: str) -> Iterator[Served]:
+    """Serve a repository; the caller waits for its model's readiness."""
+    grpc_port, metrics_port = _free_ports(2)
+    command = [
+        sys.executable, "-m", "erg_server", "serve",
+        "--model-repository", str(repository),
+        "--grpc-address", "127.0.0.1", "--grpc-port", str(grpc_port),
+        "--metrics-address", "127.0.0.1", "--metrics-port", str(metrics_port),
+        *flags,
+    ]  # fmt: skip
+    process = subprocess.Popen(command)
+    try:
+        yield Served(
+            url=f"127.0.0.1:{grpc_port}",
+            metrics_url=f"http://127.0.0.1:{metrics_port}/metrics",
+            pid=process.pid,
+        )
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_EXIT_TIMEOUT_S)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        # All held at once, so that they differ.
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for entry in sockets:
+            entry.bind(("127.0.0.1", 0))
+        return [entry.getsockname()[1] for entry in sockets]
