@@ -1,6 +1,7 @@
 import io
 
 import numpy as np
+import pytest
 from erg_loadtest.arrivals import ClosedLoop, ConstantRate
 from erg_loadtest.plots import save_latency_plot
 from erg_loadtest.report import format_us, render, warnings
@@ -58,7 +59,7 @@ def test_throughput_is_over_the_whole_window():
 
 def test_cpu_time_is_shown_apart_and_per_inference():
     shown = result(cpu=CpuUse(front_s=0.1, by_worker_s={"0": 0.1, "1": 0.2}, source="measured: test"))
-    assert (shown.front_cpu_us_per_inference, shown.workers_cpu_us_per_inference) == (500.0, 1500.0)
+    assert (shown.front_cpu_us_per_inference, shown.workers_cpu_us_per_inference) == pytest.approx((500.0, 1500.0))
     assert "2.00 ms an inference: front 500 µs, workers 1.50 ms (measured: test)" in text(shown)
     assert "0 10%, 1 20%" in text(shown)
 
