@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from erg_loadtest.client import InferClient
+from erg_loadtest.dispatch import precise_event_loop
 from erg_loadtest.fleet import Local, Work
 
 _REPORT_EVERY_NS = 200_000_000
@@ -21,7 +23,8 @@ _REPORT_EVERY_NS = 200_000_000
 def main() -> None:
     """Warm up, wait to be told, measure, hand back the samples."""
     work = Work.read(sys.stdin.buffer)
-    asyncio.run(_run(work))
+    with asyncio.Runner(loop_factory=precise_event_loop) as runner:
+        runner.run(_run(work))
 
 
 async def _run(work: Work) -> None:
@@ -59,4 +62,5 @@ def _say(event: dict[str, Any], body: bytes = b"") -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(KeyboardInterrupt):  # The parent got it as well, and reports it.
+        main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -29,13 +30,22 @@ class Timer(Protocol):
         ...
 
 
+def precise_event_loop() -> asyncio.AbstractEventLoop:
+    """An event loop that wakes up to the microsecond.
+
+    Python rounds epoll's and poll's time-outs up to whole milliseconds, which made an open loop 0.84 ms late on
+    average; select's it leaves alone, and a client has few descriptors.
+    """
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
 class MonotonicTimer:
     """The machine's monotonic clock; one reading means the same in every process of the machine."""
 
     now_ns = staticmethod(time.monotonic_ns)
 
     async def sleep_until(self, when_ns: int) -> None:
-        """Sleep; the event loop wakes up to a millisecond late, which the report shows as send delay."""
+        """Sleep; how late the event loop wakes is shown by the report as send delay."""
         delay_ns = when_ns - time.monotonic_ns()
         if delay_ns > 0:
             await asyncio.sleep(delay_ns / NS_PER_S)

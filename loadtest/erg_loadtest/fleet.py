@@ -185,12 +185,10 @@ class Fleet:
 
             return count
 
-        async with asyncio.TaskGroup() as group:
-            waits = [
-                group.create_task(_until(process, event, counter(index)))
-                for index, process in enumerate(self._processes)
-            ]
-        return [wait.result() for wait in waits]
+        # Not a task group: the first failure is to reach the caller as it is; leaving the fleet ends the others.
+        return await asyncio.gather(
+            *(_until(process, event, counter(index)) for index, process in enumerate(self._processes))
+        )
 
     async def _stop(self) -> None:
         for process in self._processes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from erg_loadtest.arrivals import Arrivals, ClosedLoop, Limit
 from erg_loadtest.client import Check, InferClient, Target
 from erg_loadtest.cost import CpuPrice, cost_of
-from erg_loadtest.dispatch import DEFAULT_MAX_IN_FLIGHT
+from erg_loadtest.dispatch import DEFAULT_MAX_IN_FLIGHT, precise_event_loop
 from erg_loadtest.errors import PlanError, ServerError
 from erg_loadtest.fleet import Fleet, Local, Work
 from erg_loadtest.input_data import payloads_from_file
@@ -70,7 +70,8 @@ class LoadPlan:
 
 def run_load(plan: LoadPlan, *, progress: Progress | None = None, check: Check | None = None) -> LoadResult:
     """Run a load test to its end. `check` sees every answer, and works with one client process only."""
-    return asyncio.run(run_load_async(plan, progress=progress, check=check))
+    with asyncio.Runner(loop_factory=precise_event_loop) as runner:
+        return runner.run(run_load_async(plan, progress=progress, check=check))
 
 
 async def run_load_async(plan: LoadPlan, *, progress: Progress | None = None, check: Check | None = None) -> LoadResult:

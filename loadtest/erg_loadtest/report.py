@@ -12,6 +12,8 @@ from erg_loadtest.samples import DurationSummary
 
 _MAX_BATCH_SIZES = 12
 _LATE_SHARE = 0.2
+_CPU_STEP_S = 0.01
+_CPU_ERROR_SHARE = 0.02
 
 
 def render(result: LoadResult) -> RenderableType:
@@ -39,6 +41,14 @@ def warnings(result: LoadResult) -> list[str]:
             found.append(
                 f"The client sent its requests up to {format_us(late_us)} late (p99); latency includes that wait. "
                 "The client is short of CPU or at its in-flight bound: try --processes."
+            )
+    if not isinstance(result.cpu, str):
+        # Each reading of each process may be off by one step of the kernel's counter.
+        error_s = _CPU_STEP_S * (1 + len(result.cpu.by_worker_s))
+        if error_s > _CPU_ERROR_SHARE * result.cpu.total_s:
+            found.append(
+                f"The server's CPU time ({result.cpu.total_s:.2f} s) is counted in steps of 10 ms a process: "
+                "run longer for a figure to rely on."
             )
     if result.wall_s > 0 and result.client_cpu_s > 0.9 * result.wall_s * result.processes:
         found.append("The client itself was at its limit of CPU: the server may be able to do more.")

@@ -1,12 +1,13 @@
 import json
 import os
+import sys
 
 import grpc
 import pytest
 from erg_loadtest.arrivals import ClosedLoop, ConstantRate, Limit
 from erg_loadtest.client import Target
 from erg_loadtest.cost import CpuPrice
-from erg_loadtest.errors import PlanError, ServerError
+from erg_loadtest.errors import LoadTestError, PlanError, ServerError
 from erg_loadtest.load import LoadPlan, PreparedScenario, run_load_async
 from erg_loadtest.payloads import Payload
 from erg_loadtest.scenarios import Dim, RandomScenario
@@ -139,6 +140,13 @@ async def test_several_client_processes_share_the_load_and_report_together():
     assert result.count_by_status == {"OK": 20}
     assert known(result.server).succeeded == 20
     assert result.client_cpu_s > 0
+
+
+async def test_a_client_process_that_dies_ends_the_test_with_its_code(monkeypatch):
+    async with running() as server:
+        monkeypatch.setattr(sys, "executable", "/bin/false")
+        with pytest.raises(LoadTestError, match="ended early, with code 1"):
+            await run_load_async(plan(server, processes=2))
 
 
 def test_impossible_targets_are_refused():
