@@ -158,8 +158,9 @@ def _complete_tensor(
     if entry.data_type == pb.TYPE_INVALID:
         entry.data_type = datatype_to_config(datatype)
     elif datatype_from_config(entry.data_type) is not datatype:
-        wanted = pb.DataType.Name(datatype_to_config(datatype))
-        problems.append(document.problem(f"{key}.data_type", f"the file's '{entry.name}' is {wanted}", f"use {wanted}"))
+        given, wanted = (pb.DataType.Name(each) for each in (entry.data_type, datatype_to_config(datatype)))
+        message = f"{given} is not the type of the file's '{entry.name}'"
+        problems.append(document.problem(f"{key}.data_type", message, f"use {wanted}"))
     if isinstance(entry, pb.ModelInput) and entry.optional and not tensor.has_default and not _is_mask(document, entry):
         message = f"the file has no default for '{entry.name}', so a request cannot leave it out"
         problems.append(document.problem(f"{key}.optional", message))
