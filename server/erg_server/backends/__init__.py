@@ -1,0 +1,1 @@
+"""What runs a model inside a worker: one small protocol, found by entry point."""

@@ -1,0 +1,1 @@
+"""Worker processes: each owns one device and runs one batch at a time."""

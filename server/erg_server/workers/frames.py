@@ -1,0 +1,190 @@
+"""The frames between front and worker: fixed structs, one a packet, nothing pickled.
+
+Every frame starts with its kind. RUN and DONE describe tensors that lie in a slot of the slab; LOAD carries a JSON
+header and the model's configuration as protobuf; FAILED and REFUSED carry a status code and a text.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from erg_server import errors
+from erg_server.errors import ErgError, InternalError, StatusCode
+from erg_server.tensor import DATATYPES, DataType
+
+MAX_FRAME_BYTES = 128 << 10
+"""Within the default buffer of a local socket; only a configuration of thousands of tensors comes near."""
+
+
+class Kind(enum.IntEnum):
+    """What a frame says. The first four go to the worker, the others come from it."""
+
+    HELLO = 1
+    LOAD = 2
+    UNLOAD = 3
+    RUN = 4
+    READY = 5
+    LOADED = 6
+    REFUSED = 7
+    DONE = 8
+    FAILED = 9
+
+
+@dataclass(frozen=True, slots=True)
+class SlotTensor:
+    """A tensor in a slot: its position in the model's signature, and where its bytes are from the slot's start."""
+
+    index: int
+    datatype: DataType
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+_RUN = struct.Struct("<BBHI")  # kind, slot, tensors, model handle
+_DONE = struct.Struct("<BBHIQQQ")  # kind, slot, tensors, flags, nanoseconds of input, infer and output
+_FAILED = struct.Struct("<BBH")  # kind, slot, status code
+_HANDLE = struct.Struct("<BxxxI")  # kind, model handle
+_LOADED = struct.Struct("<BxxxIQ")  # kind, model handle, bytes the process grew by
+_REFUSED = struct.Struct("<BxHI")  # kind, status code, model handle
+_TENSOR = struct.Struct("<HBBxxxxQQ")  # index, datatype, dimensions, offset, bytes
+_DIMS = tuple(struct.Struct(f"<{count}q") for count in range(33))
+
+FINAL = 1
+"""Flag of a DONE frame: no other frame answers this batch."""
+
+
+def pack_run(slot: int, handle: int, tensors: Sequence[SlotTensor]) -> bytes:
+    """Start the batch whose inputs lie in `slot`."""
+    return b"".join((_RUN.pack(Kind.RUN, slot, len(tensors), handle), *map(_pack_tensor, tensors)))
+
+
+def unpack_run(frame: bytes) -> tuple[int, int, list[SlotTensor]]:
+    """Slot, model handle and inputs of a RUN frame."""
+    _, slot, count, handle = _RUN.unpack_from(frame)
+    return slot, handle, _unpack_tensors(frame, _RUN.size, count)
+
+
+def pack_done(slot: int, times_ns: tuple[int, int, int], tensors: Sequence[SlotTensor]) -> bytes:
+    """The batch in `slot` is done; its outputs lie behind its inputs."""
+    return b"".join((_DONE.pack(Kind.DONE, slot, len(tensors), FINAL, *times_ns), *map(_pack_tensor, tensors)))
+
+
+def unpack_done(frame: bytes) -> tuple[int, tuple[int, int, int], list[SlotTensor]]:
+    """Slot, the three compute times and the outputs of a DONE frame."""
+    _, slot, count, _, input_ns, infer_ns, output_ns = _DONE.unpack_from(frame)
+    return slot, (input_ns, infer_ns, output_ns), _unpack_tensors(frame, _DONE.size, count)
+
+
+def pack_failed(slot: int, error: ErgError) -> bytes:
+    """The batch in `slot` failed."""
+    return _FAILED.pack(Kind.FAILED, slot, error.code) + _text(error.message)
+
+
+def unpack_failed(frame: bytes) -> tuple[int, ErgError]:
+    """Slot and error of a FAILED frame."""
+    _, slot, code = _FAILED.unpack_from(frame)
+    return slot, make_error(code, frame[_FAILED.size :].decode(errors="replace"))
+
+
+def pack_load(handle: int, header: dict[str, Any], config: bytes) -> bytes:
+    """Load a model: `header` in JSON, then its configuration as protobuf."""
+    text = json.dumps(header).encode()
+    frame = _HANDLE.pack(Kind.LOAD, handle) + struct.pack("<I", len(text)) + text + config
+    if len(frame) > MAX_FRAME_BYTES:
+        raise InternalError(f"the model's configuration has {len(config)} bytes, more than a frame takes")
+    return frame
+
+
+def unpack_load(frame: bytes) -> tuple[int, dict[str, Any], bytes]:
+    """Handle, header and configuration of a LOAD frame."""
+    _, handle = _HANDLE.unpack_from(frame)
+    (size,) = struct.unpack_from("<I", frame, _HANDLE.size)
+    start = _HANDLE.size + 4
+    return handle, json.loads(frame[start : start + size]), frame[start + size :]
+
+
+def pack_unload(handle: int) -> bytes:
+    """Forget a model."""
+    return _HANDLE.pack(Kind.UNLOAD, handle)
+
+
+def unpack_unload(frame: bytes) -> int:
+    """The handle of an UNLOAD frame."""
+    handle: int = _HANDLE.unpack_from(frame)[1]
+    return handle
+
+
+def pack_loaded(handle: int, memory_bytes: int) -> bytes:
+    """A model is loaded; the process grew by `memory_bytes`."""
+    return _LOADED.pack(Kind.LOADED, handle, max(0, memory_bytes))
+
+
+def unpack_loaded(frame: bytes) -> tuple[int, int]:
+    """Handle and memory of a LOADED frame."""
+    _, handle, memory_bytes = _LOADED.unpack_from(frame)
+    return handle, memory_bytes
+
+
+def pack_refused(handle: int, error: ErgError) -> bytes:
+    """A model does not load."""
+    return _REFUSED.pack(Kind.REFUSED, error.code, handle) + _text(error.message)
+
+
+def unpack_refused(frame: bytes) -> tuple[int, ErgError]:
+    """Handle and error of a REFUSED frame."""
+    _, code, handle = _REFUSED.unpack_from(frame)
+    return handle, make_error(code, frame[_REFUSED.size :].decode(errors="replace"))
+
+
+def pack_hello(slot_bytes: int, slots: int, device: dict[str, Any]) -> bytes:
+    """The first frame, which carries the slab's descriptor."""
+    return bytes((Kind.HELLO,)) + json.dumps({"slot_bytes": slot_bytes, "slots": slots, "device": device}).encode()
+
+
+def unpack_hello(frame: bytes) -> dict[str, Any]:
+    """What the first frame says."""
+    hello: dict[str, Any] = json.loads(frame[1:])
+    return hello
+
+
+_ERRORS = {
+    kind.code: kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, ErgError) and kind is not ErgError
+}
+
+
+def make_error(code: int, message: str) -> ErgError:
+    """The typed error of a status code."""
+    try:
+        return _ERRORS.get(StatusCode(code), InternalError)(message)
+    except ValueError:
+        return InternalError(message)
+
+
+def _pack_tensor(tensor: SlotTensor) -> bytes:
+    shape = tensor.shape
+    return _TENSOR.pack(tensor.index, tensor.datatype.wire_id, len(shape), tensor.offset, tensor.nbytes) + _DIMS[
+        len(shape)
+    ].pack(*shape)
+
+
+def _unpack_tensors(frame: bytes, at: int, count: int) -> list[SlotTensor]:
+    tensors = []
+    for _ in range(count):
+        index, datatype, dimensions, offset, nbytes = _TENSOR.unpack_from(frame, at)
+        at += _TENSOR.size
+        shape = _DIMS[dimensions].unpack_from(frame, at)
+        at += dimensions * 8
+        tensors.append(SlotTensor(index, DATATYPES[datatype], shape, offset, nbytes))
+    return tensors
+
+
+def _text(message: str) -> bytes:
+    return message.encode()[: MAX_FRAME_BYTES // 2]
