@@ -269,7 +269,15 @@ class Scheduler:
                 self._fail(queue, entry, error, "BACKEND")
             return
         input_ns, infer_ns, output_ns = result.input_ns, result.infer_ns, result.output_ns
-        queue.meter.executed(batch.rows, batch.reason, input_ns, infer_ns, output_ns, batch.padded, batch.real)
+        queue.meter.executed(
+            batch.rows,
+            batch.reason,
+            input_ns=input_ns,
+            infer_ns=infer_ns,
+            output_ns=output_ns,
+            padded_elements=batch.padded,
+            real_elements=batch.real,
+        )
         now_ns = self._clock.now_ns()
         name, version = queue.spec.name, queue.version
         for entry, outputs in zip(batch.entries, answers, strict=True):

@@ -1,0 +1,1 @@
+"""What the server measures of itself, and how it tells: metrics, statistics, probes, logs, traces."""

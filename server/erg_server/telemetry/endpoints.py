@@ -1,0 +1,126 @@
+"""The HTTP port for Prometheus and probes: GET /metrics, /livez and /readyz, answered by the event loop itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+import h11
+
+log = logging.getLogger(__name__)
+
+IDLE_TIMEOUT_S = 30.0
+MAX_CONNECTIONS = 64
+"""Scrapers and probes keep a handful; a port that anyone may reach must not hold more."""
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Endpoints:
+    """A small HTTP/1.1 server. A stuck event loop does not answer, which is what a liveness probe should find."""
+
+    def __init__(
+        self, *, address: str, port: int, metrics: Callable[[], bytes], ready: Callable[[], tuple[bool, str]]
+    ) -> None:
+        self._address = address
+        self._port = port
+        self._metrics = metrics
+        self._ready = ready
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    @property
+    def address(self) -> str:
+        """Host and port it listens on."""
+        if self._server is None:
+            return f"{self._address}:{self._port}"
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def start(self) -> None:
+        """Listen; raises OSError where the port is taken."""
+        self._server = await asyncio.start_server(self._accept, self._address, self._port, limit=16 << 10)
+
+    async def stop(self) -> None:
+        """Stop listening and drop every connection."""
+        if self._server is None:
+            return
+        self._server.close()
+        for task in list(self._connections):
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._connections) >= MAX_CONNECTIONS:
+            writer.close()
+            return
+        self._connections.add(task)
+        try:
+            await self._serve(reader, writer)
+        except (ConnectionError, TimeoutError, asyncio.CancelledError):
+            pass
+        finally:
+            self._connections.discard(task)
+            writer.close()
+            with contextlib.suppress(Exception, asyncio.CancelledError):
+                await writer.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=8 << 10)
+        while True:
+            try:
+                event = connection.next_event()
+                if event is h11.NEED_DATA:
+                    async with asyncio.timeout(IDLE_TIMEOUT_S):
+                        connection.receive_data(await reader.read(8 << 10))
+                    continue
+            except h11.RemoteProtocolError as error:
+                await _send(connection, writer, error.error_status_hint, "text/plain", b"bad request\n")
+                return
+            if isinstance(event, h11.Request):
+                status, kind, body = self._answer(event)
+                await _send(connection, writer, status, kind, body, head=event.method == b"HEAD")
+            elif isinstance(event, h11.EndOfMessage):
+                if connection.our_state is not h11.DONE:
+                    return
+                connection.start_next_cycle()
+            elif isinstance(event, h11.ConnectionClosed) or connection.our_state is h11.MUST_CLOSE:
+                return
+
+    def _answer(self, request: h11.Request) -> tuple[int, str, bytes]:
+        if request.method not in {b"GET", b"HEAD"}:
+            return 405, "text/plain", b"only GET and HEAD\n"
+        path = request.target.split(b"?", 1)[0]
+        if path == b"/metrics":
+            try:
+                return 200, METRICS_TYPE, self._metrics()
+            except Exception:
+                log.exception("collecting metrics failed")
+                return 500, "text/plain", b"collecting metrics failed; the log has the cause\n"
+        if path == b"/livez":
+            return 200, "text/plain", b"live\n"
+        if path == b"/readyz":
+            ready, reason = self._ready()
+            return (200 if ready else 503), "text/plain", f"{reason}\n".encode()
+        return 404, "text/plain", b"there are /metrics, /livez and /readyz\n"
+
+
+async def _send(
+    connection: h11.Connection,
+    writer: asyncio.StreamWriter,
+    status: int,
+    content_type: str,
+    body: bytes,
+    *,
+    head: bool = False,
+) -> None:
+    headers = [("content-type", content_type), ("content-length", str(len(body)))]
+    with contextlib.suppress(h11.LocalProtocolError):
+        writer.write(connection.send(h11.Response(status_code=status, headers=headers)) or b"")
+        writer.write((b"" if head else connection.send(h11.Data(data=body))) or b"")
+        writer.write(connection.send(h11.EndOfMessage()) or b"")
+    async with asyncio.timeout(IDLE_TIMEOUT_S):
+        await writer.drain()
