@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-Shape = Sequence[int | str] | None
+Shape = Sequence[int | str | None] | None
 
 IDENTITY_CONFIG = """
 backend: "identity"
