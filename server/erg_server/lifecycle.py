@@ -64,13 +64,13 @@ async def start(server: Server) -> None:
 
 async def drain(server: Server, timeout_s: float) -> bool:
     """Turn health to NOT_SERVING, let accepted requests finish. False if some did not within `timeout_s`."""
-    server.health.draining = True
+    server.draining.set()
     server.registry.notify()
     for task in server.tasks:
         task.cancel()
     try:
         async with asyncio.timeout(timeout_s):
-            await asyncio.gather(*(transport.drain() for transport in server.transports))
+            await asyncio.gather(*(transport.drain(timeout_s) for transport in server.transports))
             await server.registry.drain()
     except TimeoutError:
         log.warning("requests were still unfinished after %g s; they are given up", timeout_s)
@@ -84,7 +84,7 @@ async def close(server: Server) -> None:
         task.cancel()
     for transport in server.transports:
         with contextlib.suppress(Exception):
-            await transport.stop(0)
+            await transport.stop()
     await asyncio.gather(*(worker.stop(1.0) for worker in server.workers), return_exceptions=True)
     await server.endpoints.stop()
     server.close_resources()

@@ -10,11 +10,12 @@ import logging
 from erg_server.devices.device import Device
 from erg_server.errors import ErgError, FailedPreconditionError
 from erg_server.models.served_model import ServedModel
+from erg_server.models.signature import Signature
 from erg_server.models.warmup import check_golden, labels_of, run_warmup
 from erg_server.repository.repository import ModelDefinition, ModelRepository
 from erg_server.repository.spec import ModelSpec
 from erg_server.scheduling.scheduler import Scheduler
-from erg_server.telemetry.meter import Meter
+from erg_server.telemetry.meter import Meter, ModelMeter
 from erg_server.workers.supervisor import Worker, WorkerModel
 
 log = logging.getLogger(__name__)
@@ -62,20 +63,21 @@ class ModelLoader:
         if failure is not None:
             await self._unload(workers, handle)
             raise failure
-        queue = self._scheduler.open(
-            handle=handle, spec=spec, version=str(version), meter=self._meter.model(definition.name, str(version))
-        )
+        # What a version does before it answers is nobody's request: it is counted aside.
+        queue = self._scheduler.open(handle=handle, spec=spec, version=str(version), meter=ModelMeter("", ""))
+        meter = self._meter.model(definition.name, str(version))
         served = ServedModel(
             name=definition.name,
             version=version,
             handle=handle,
             config=definition.config,
             spec=spec,
-            meter=self._meter.model(definition.name, str(version)),
+            meter=meter,
             queue=queue,
             scheduler=self._scheduler,
             workers=workers,
             fingerprint=identity,
+            signature=Signature(spec),
         )
         try:
             served.labels = await asyncio.to_thread(labels_of, definition)
@@ -85,6 +87,7 @@ class ModelLoader:
             self._scheduler.close(queue)
             await self._unload(workers, handle)
             raise
+        queue.meter = meter
         log.info("model %s version %d is ready", definition.name, version)
         return served
 

@@ -117,6 +117,10 @@ class ModelRegistry:
         except ErgError:
             return False
 
+    def known(self, name: str) -> bool:
+        """Whether `name` is or was to be served."""
+        return name in self._models or name in self._errors
+
     def subscribe(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever readiness of anything may have changed."""
         self._listeners.append(listener)

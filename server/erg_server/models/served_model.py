@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from erg_server.errors import ErgError, ResourceExhaustedError, UnavailableError
+from erg_server.models.signature import Signature
 from erg_server.pb.model_config_pb2 import ModelConfig
 from erg_server.repository.spec import ModelSpec
 from erg_server.request import InferenceRequest, InferenceResponse, Phases
@@ -31,6 +32,7 @@ class ServedModel:
     scheduler: Scheduler
     workers: tuple[Worker, ...]
     fingerprint: str
+    signature: Signature
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -38,14 +40,15 @@ class ServedModel:
         """Workers that have the model loaded now; 0 while all of them restart."""
         return sum(worker.has_model(self.handle) for worker in self.workers)
 
-    async def infer(self, request: InferenceRequest, rows: int) -> InferenceResponse:
-        """Queue a request whose inputs were checked against `spec`, and wait for its answer.
+    async def infer(self, request: InferenceRequest) -> InferenceResponse:
+        """Check a request against the signature, queue it, and wait for its answer.
 
         Cancelling the caller's task takes a waiting request out of the queue.
 
         Raises:
-            ErgError: refused by admission, expired, or failed in its batch.
+            ErgError: it does not fit the signature, was refused, expired, or failed in its batch.
         """
+        rows = self.signature.check(request)
         queue = self.queue
         inputs = request.inputs
         if queue.spec.padding is not None:

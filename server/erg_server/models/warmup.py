@@ -59,8 +59,7 @@ async def check_golden(served: ServedModel, definition: ModelDefinition, version
     if golden is None:
         return
     request = InferenceRequest(model_name=served.name, inputs=list(golden.inputs), arrival_ns=MonotonicClock.now_ns())
-    rows = golden.inputs[0].shape[0] if served.spec.max_batch_size else 1
-    answer = await served.infer(request, rows)
+    answer = await served.infer(request)
     outputs = {tensor.name: tensor for tensor in answer.outputs}
     for expected in golden.outputs:
         got = outputs.get(expected.name)
@@ -91,11 +90,10 @@ def labels_of(definition: ModelDefinition) -> dict[str, tuple[str, ...]]:
 
 async def _run(served: ServedModel, inputs: list[Tensor], times: int) -> None:
     """Run the sample once for each worker at the same time, which spreads over them while they are free."""
-    rows = inputs[0].shape[0] if served.spec.max_batch_size and inputs else 1
     now_ns = MonotonicClock.now_ns()
     await asyncio.gather(
         *(
-            served.infer(InferenceRequest(model_name=served.name, inputs=list(inputs), arrival_ns=now_ns), rows)
+            served.infer(InferenceRequest(model_name=served.name, inputs=list(inputs), arrival_ns=now_ns))
             for _ in range(times)
         )
     )

@@ -1,0 +1,151 @@
+"""Builds a server from its settings: the one place that knows every part."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from erg_server.clock import MonotonicClock
+from erg_server.dataplane.dataplane import DataPlane
+from erg_server.dataplane.shared_memory import SharedMemory
+from erg_server.devices.inventory import find_devices
+from erg_server.errors import InvalidArgumentError
+from erg_server.models.loader import ModelLoader
+from erg_server.models.registry import ControlMode, ModelRegistry
+from erg_server.repository.repository import ModelRepository
+from erg_server.scheduling.admission import QueueLimits
+from erg_server.scheduling.scheduler import Scheduler
+from erg_server.settings import ServeSettings
+from erg_server.telemetry.endpoints import Endpoints
+from erg_server.telemetry.logs import LogControl, LogSettings
+from erg_server.telemetry.meter import Meter
+from erg_server.telemetry.prometheus import ErgCollector, WorkerSample, render_metrics
+from erg_server.telemetry.trace import Tracer
+from erg_server.transports.base import Method, Transport
+from erg_server.transports.grpcio.server import GrpcioTransport
+from erg_server.transports.health_service import SERVICE as HEALTH
+from erg_server.transports.health_service import HealthService
+from erg_server.transports.inference_service import SERVICE as INFERENCE
+from erg_server.transports.inference_service import InferenceService
+from erg_server.transports.reflection_service import ReflectionService
+from erg_server.workers.supervisor import Worker
+
+
+@dataclass(slots=True, kw_only=True)
+class Server:
+    """A built server; `lifecycle` starts and ends it."""
+
+    settings: ServeSettings
+    repository: ModelRepository
+    workers: tuple[Worker, ...]
+    registry: ModelRegistry
+    transports: tuple[Transport, ...]
+    endpoints: Endpoints
+    tracer: Tracer
+    logs: LogControl
+    draining: asyncio.Event
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def close_resources(self) -> None:
+        """Write what is not written and release files; after everything else has ended."""
+        self.tracer.flush()
+        self.repository.close()
+        self.logs.close()
+
+
+def build_server(settings: ServeSettings) -> Server:
+    """Build every part; raises InvalidArgumentError for settings that this machine cannot have."""
+    for root in settings.model_repository:
+        if not Path(root).is_dir():
+            raise InvalidArgumentError(f"--model-repository {root}: there is no such folder")
+    logs = LogControl(
+        LogSettings(file=settings.log_file, verbose_level=settings.log_verbose, format=settings.log_format)
+    )
+    clock = MonotonicClock()
+    meter = Meter()
+    tracer = Tracer()
+    draining = asyncio.Event()
+    repository = ModelRepository([Path(root) for root in settings.model_repository])
+    scheduler = Scheduler(
+        clock=clock,
+        timers=asyncio.get_running_loop(),
+        limits=QueueLimits(max_requests=settings.max_queue_requests, max_bytes=settings.max_queue_bytes),
+    )
+    devices = find_devices(cpu_workers=settings.cpu_workers, threads_per_worker=settings.threads_per_worker)
+    workers = tuple(Worker(device, slot_bytes=settings.worker_slot_bytes) for device in devices)
+    loader = ModelLoader(repository=repository, workers=workers, scheduler=scheduler, meter=meter)
+    registry = ModelRegistry(repository, loader, ControlMode(settings.model_control_mode))
+    for worker in workers:
+        worker.on_available = scheduler.worker_available
+        worker.on_state_change = lambda _: registry.notify()
+        scheduler.add_worker(worker)
+    plane = DataPlane(
+        registry=registry,
+        meter=meter,
+        tracer=tracer,
+        logs=logs,
+        memory=SharedMemory(allowed=settings.allow_client_shm),
+        clock=clock,
+        draining=draining.is_set,
+        strict_readiness=settings.strict_readiness,
+    )
+    transport = GrpcioTransport(
+        build_methods(plane, draining, reflection=settings.reflection),
+        address=settings.grpc_address,
+        port=settings.grpc_port,
+        max_message_bytes=settings.max_message_bytes,
+        clock=clock,
+    )
+    collector = ErgCollector(meter, lambda: [sample_worker(worker, registry) for worker in workers])
+    endpoints = Endpoints(
+        address=settings.metrics_address,
+        port=settings.metrics_port,
+        metrics=lambda: render_metrics(collector),
+        ready=lambda: _readiness(plane, registry),
+    )
+    return Server(
+        settings=settings,
+        repository=repository,
+        workers=workers,
+        registry=registry,
+        transports=(transport,),
+        endpoints=endpoints,
+        tracer=tracer,
+        logs=logs,
+        draining=draining,
+    )
+
+
+def build_methods(plane: DataPlane, draining: asyncio.Event, *, reflection: bool) -> list[Method]:
+    """The table of every method served, the same for every transport."""
+    methods = InferenceService(plane, draining=draining).methods() + HealthService(plane, draining=draining).methods()
+    if reflection:
+        methods += ReflectionService([INFERENCE, HEALTH]).methods()
+    return methods
+
+
+def sample_worker(worker: Worker, registry: ModelRegistry) -> WorkerSample:
+    """A worker's figures for a scrape."""
+    memory = worker.memory()
+    names = {served.handle: (served.name, str(served.version)) for served in registry.served()}
+    return WorkerSample(
+        name=worker.name,
+        ready=worker.state == "ready",
+        restarts=worker.restarts,
+        held_batches=worker.held,
+        cpu_seconds=worker.cpu_seconds(),
+        rss_bytes=memory.rss_bytes,
+        models={names[handle]: nbytes for handle, nbytes in memory.models.items() if handle in names},
+    )
+
+
+def _readiness(plane: DataPlane, registry: ModelRegistry) -> tuple[bool, str]:
+    if plane.ready():
+        return True, "ready"
+    reasons = [
+        f"{entry.name} {entry.version}: {entry.state} {entry.reason}".strip()
+        for entry in registry.index("", ready=False)
+        if entry.state not in {"READY", ""}
+    ]
+    return False, "not ready" + "".join(f"\n{reason}" for reason in reasons)

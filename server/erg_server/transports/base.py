@@ -1,0 +1,57 @@
+"""What every transport is to the server's lifecycle, and what a call is to a method."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from google.protobuf.message import Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallContext:
+    """What a method may know of its call. `deadline_ns` is on the server's monotonic clock, or None."""
+
+    arrival_ns: int
+    deadline_ns: int | None = None
+
+
+UnaryHandler = Callable[[Any, CallContext], Awaitable[Message]]
+StreamHandler = Callable[[AsyncIterator[Any], CallContext], AsyncIterator[Message]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """One method of a service. Exactly one of `unary` and `stream` is set.
+
+    A method with `server_streaming` only (health's Watch) is a stream that reads one request.
+    """
+
+    path: str
+    request: type[Message]
+    response: type[Message]
+    unary: UnaryHandler | None = None
+    stream: StreamHandler | None = None
+    client_streaming: bool = False
+
+
+class Transport(Protocol):
+    """A listening front end."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it listens, host:port."""
+        ...
+
+    async def start(self) -> None:
+        """Listen; raises UnavailableError where an address is taken."""
+        ...
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no new calls and return when the accepted ones are answered, or after `timeout_s`."""
+        ...
+
+    async def stop(self) -> None:
+        """Drop every call and stop listening."""
+        ...

@@ -1,0 +1,1 @@
+"""gRPC by grpcio, the C core: the reference transport."""

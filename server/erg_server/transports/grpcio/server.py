@@ -1,0 +1,140 @@
+"""The method table served by grpcio's asyncio server."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from erg_server.clock import Clock
+from erg_server.errors import ErgError, UnavailableError
+from erg_server.transports.base import CallContext, Method
+
+log = logging.getLogger(__name__)
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class GrpcioTransport:
+    """Listens on one address. Owns the grpcio server."""
+
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        *,
+        address: str,
+        port: int,
+        max_message_bytes: int,
+        clock: Clock,
+    ) -> None:
+        self._address = f"[{address}]" if ":" in address else address
+        self._port = port
+        self._clock = clock
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.max_send_message_length", max_message_bytes),
+                # Two servers on one port by accident would each get half of the calls.
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.max_ping_strikes", 0),
+            ]
+        )
+        handlers = {method.path: self._handler(method) for method in methods}
+        self._server.add_generic_rpc_handlers((_Handlers(handlers),))
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it listens; the port is known after `start`."""
+        return (f"{self._address}:{self._port}",)
+
+    async def start(self) -> None:
+        """Listen; raises UnavailableError where the address is taken."""
+        try:
+            self._port = self._server.add_insecure_port(f"{self._address}:{self._port}")
+        except RuntimeError as error:
+            raise UnavailableError(
+                f"gRPC cannot listen on {self._address}:{self._port}: it is taken or not this host's; "
+                "choose another with --grpc-address and --grpc-port"
+            ) from error
+        await self._server.start()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no new calls and return when the accepted ones are answered, or after `timeout_s`."""
+        await self._server.stop(timeout_s)
+
+    async def stop(self) -> None:
+        """Drop every call and stop listening."""
+        await self._server.stop(0)
+
+    def _handler(self, method: Method) -> grpc.RpcMethodHandler:
+        if method.unary is not None:
+            return grpc.unary_unary_rpc_method_handler(self._unary(method, method.unary))
+        if method.client_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._stream(method))
+        return grpc.unary_stream_rpc_method_handler(self._stream(method))
+
+    def _unary(self, method: Method, handler: Callable[[Any, CallContext], Awaitable[Message]]) -> Any:
+        parse = method.request.FromString
+
+        async def serve(raw: bytes, call: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            context = self._context(call)
+            try:
+                return (await handler(parse(raw), context)).SerializeToString()
+            except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets a status)
+                await self._abort(call, method, error)
+
+        return serve
+
+    def _stream(self, method: Method) -> Any:
+        handler = method.stream
+        assert handler is not None
+        parse = method.request.FromString
+
+        async def serve(raw: Any, call: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
+            async def messages() -> AsyncIterator[Message]:
+                if not method.client_streaming:
+                    yield parse(raw)
+                    return
+                async for item in raw:
+                    yield parse(item)
+
+            try:
+                async for response in handler(messages(), self._context(call)):
+                    yield response.SerializeToString()
+            except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets a status)
+                await self._abort(call, method, error)
+
+        return serve
+
+    def _context(self, call: grpc.aio.ServicerContext[bytes, bytes]) -> CallContext:
+        now_ns = self._clock.now_ns()
+        left_s = call.time_remaining()
+        # Without a deadline grpcio says None or a century.
+        deadline_ns = None if left_s is None or left_s > 1e9 else now_ns + int(left_s * 1e9)
+        return CallContext(arrival_ns=now_ns, deadline_ns=deadline_ns)
+
+    async def _abort(self, call: grpc.aio.ServicerContext[bytes, bytes], method: Method, error: Exception) -> NoReturn:
+        if isinstance(error, grpc.aio.AbortError):
+            raise error
+        if isinstance(error, ErgError):
+            await call.abort(_CODES[error.code], error.message)
+        if isinstance(error, DecodeError):
+            await call.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"the message is not a {method.request.DESCRIPTOR.full_name}"
+            )
+        log.error("%s failed", method.path, exc_info=error)
+        await call.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the cause")
+        raise AssertionError("abort always raises")
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """Finds a method by its path."""
+
+    def __init__(self, handlers: dict[str, grpc.RpcMethodHandler]) -> None:
+        self._handlers = handlers
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        return self._handlers.get(handler_call_details.method)
