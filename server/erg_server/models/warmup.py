@@ -120,14 +120,16 @@ def _filled(name: str, datatype: DataType, shape: tuple[int, ...], *, random: bo
 
 
 def _sample_inputs(spec: ModelSpec, sample: WarmupSpec, definition: ModelDefinition) -> list[Tensor]:
-    return [_sample_input(spec, sample, stated, definition) for stated in sample.inputs]
+    return [_sample_input(spec, sample, name, stated, definition) for name, stated in sample.inputs.items()]
 
 
-def _sample_input(spec: ModelSpec, sample: WarmupSpec, stated: WarmupInput, definition: ModelDefinition) -> Tensor:
+def _sample_input(
+    spec: ModelSpec, sample: WarmupSpec, name: str, stated: WarmupInput, definition: ModelDefinition
+) -> Tensor:
     shape = _shape(spec, stated.dims, sample.batch_size)
-    if stated.contents != "file":
-        return _filled(stated.name, stated.datatype, shape, random=stated.contents == "random")
-    data = contained_path(definition.path, f"warmup/{stated.file}").read_bytes()
+    if not stated.data_file:
+        return _filled(name, stated.datatype, shape, random=stated.random)
+    data = contained_path(definition.path, f"warmup/{stated.data_file}").read_bytes()
     if spec.max_batch_size:
         data *= shape[0]  # the file holds one row
-    return Tensor(stated.name, stated.datatype, shape, data)
+    return Tensor(name, stated.datatype, shape, data)
