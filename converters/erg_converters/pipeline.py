@@ -44,18 +44,21 @@ class Steps:
 
     def __init__(self, console: Console) -> None:
         self.report = Report()
-        self._progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            TimeElapsedColumn(),
+            console=console,
         )
 
     @contextmanager
     def step(self, name: str) -> Iterator[_Step]:
         """Run one step under its own bar."""
         began_s = time.monotonic()
-        current = _Step(self._progress, self._progress.add_task(name, total=None))
-        with self._progress:
-            yield current
-            self._progress.update(current.task, total=1, completed=1, description=f"{name}: {current.found}")
+        current = _Step(self.progress, self.progress.add_task(name, total=None))
+        yield current
+        self.progress.update(current.task, total=1, completed=1, description=f"{name}: {current.found}")
         self.report.steps.append((name, time.monotonic() - began_s, current.found))
 
 
@@ -76,7 +79,7 @@ def run_recipe(recipe: Recipe, console: Console) -> Report:
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     steps = Steps(console)
-    with tempfile.TemporaryDirectory(prefix="erg-convert-") as folder:
+    with steps.progress, tempfile.TemporaryDirectory(prefix="erg-convert-") as folder:
         file = Path(folder) / "model.onnx"
         with steps.step(f"load {recipe.source.path}") as step:
             model = load_encoder(recipe.source.path)
