@@ -53,9 +53,7 @@ async def test_a_killed_worker_fails_only_what_it_held_and_comes_back(own_reposi
         async with triton_aio.InferenceServerClient(server.grpc_address) as client:
             x = np.ones((1, 1), np.float32)
             tasks = [asyncio.create_task(client.infer("slow", [fp32(x, "INPUT0")])) for _ in range(6)]
-            await asyncio.to_thread(
-                until, lambda: server.metric("erg_worker_held_batches") >= 2
-            )
+            await asyncio.to_thread(until, lambda: server.metric("erg_worker_held_batches") >= 2)
             victim = server.workers()[0]
             os.kill(victim, signal.SIGKILL)
             results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -134,7 +132,7 @@ def test_a_new_version_takes_over_and_a_broken_one_does_not(own_repository: Path
         x = np.ones((1, 16), np.float32)
 
         def version() -> str:
-            return client.infer("mlp", [fp32(x)]).get_response().model_version
+            return str(client.infer("mlp", [fp32(x)]).get_response().model_version)
 
         assert version() == "1"
         staging = own_repository.parent / "aside"

@@ -36,7 +36,7 @@ class Parity:
     samples: int
 
 
-class SentenceEncoder(torch.nn.Module):
+class SentenceEncoder(torch.nn.Module):  # type: ignore[misc]  # PyTorch is read untyped: its checking takes minutes
     """Input ids and mask, int64 [batch, length], to embeddings fp32 [batch, hidden] of length 1."""
 
     def __init__(self, encoder: torch.nn.Module) -> None:
@@ -51,7 +51,7 @@ class SentenceEncoder(torch.nn.Module):
         return torch.nn.functional.normalize(pooled, p=2.0, dim=1)
 
 
-class TokenEncoder(torch.nn.Module):
+class TokenEncoder(torch.nn.Module):  # type: ignore[misc]
     """Input ids and mask, int64 [batch, length], to the last hidden state, fp32 [batch, length, hidden]."""
 
     def __init__(self, encoder: torch.nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from erg_server import __version__
 from erg_server.clock import Clock
@@ -187,13 +188,13 @@ class DataPlane:
         Raises:
             InvalidArgumentError: an unknown setting, or a value of the wrong type.
         """
-        changes: dict[str, bool | int | str] = {}
+        changes: dict[str, Any] = {}
         for name, value in request.settings.items():
             if name not in _LOG_SETTINGS:
                 raise InvalidArgumentError(f"unknown log setting '{name}'; there are {', '.join(_LOG_SETTINGS)}")
             field, kind = _LOG_SETTINGS[name]
             choice = value.WhichOneof("parameter_choice")
-            stated = None if choice is None else getattr(value, choice)
+            stated: Any = None if choice is None else getattr(value, choice)
             if type(stated) is not kind:
                 raise InvalidArgumentError(f"log setting '{name}' takes a {kind.__name__}")
             changes[field] = stated

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -37,6 +36,14 @@ class SchedulableWorker(Protocol):
         ...
 
 
+class Timer(Protocol):
+    """A callback that has not run yet."""
+
+    def cancel(self) -> None:
+        """Never run it."""
+        ...
+
+
 class Timers(Protocol):
     """The part of an event loop the scheduler uses; a virtual one drives the tests."""
 
@@ -44,6 +51,6 @@ class Timers(Protocol):
         """Run `callback` when the current callbacks are done."""
         ...
 
-    def call_later(self, delay_s: float, callback: Callable[[], None], /) -> asyncio.TimerHandle:
+    def call_later(self, delay_s: float, callback: Callable[[], None], /) -> Timer:
         """Run `callback` after `delay_s` seconds."""
         ...

@@ -15,9 +15,9 @@ from erg_server.scheduling.batch import BatchLayout
 from erg_server.scheduling.batcher import BatchLimits, DynamicBatcher, Ready, WaitUntil
 from erg_server.scheduling.model_queue import DispatchedBatch, ModelQueue
 from erg_server.scheduling.placement import share_rows
-from erg_server.scheduling.ports import SchedulableWorker, Timers
+from erg_server.scheduling.ports import SchedulableWorker, Timer, Timers
 from erg_server.scheduling.request_queue import QueuedRequest, RequestState
-from erg_server.telemetry.meter import ModelMeter
+from erg_server.telemetry.meter import FailureReason, ModelMeter
 from erg_server.workers.process import BatchResult
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Scheduler:
         self._queues: dict[int, ModelQueue] = {}
         self._waiting: dict[int, ModelQueue] = {}
         self._scheduled = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._timer_ns = 0
 
     def add_worker(self, worker: SchedulableWorker) -> None:
@@ -306,7 +306,7 @@ class Scheduler:
             self._fail(queue, entry, error, "REJECTED")
             self._check_drained(queue)
 
-    def _fail(self, queue: ModelQueue, entry: QueuedRequest, error: ErgError, reason: str) -> None:
+    def _fail(self, queue: ModelQueue, entry: QueuedRequest, error: ErgError, reason: FailureReason) -> None:
         entry.state = RequestState.FINISHED
         queue.meter.failed(reason, self._clock.now_ns() - entry.request.arrival_ns)
         entry.on_done(error)

@@ -87,8 +87,8 @@ def _own_families(meters: Iterable[ModelMeter]) -> Iterator[Metric]:
     for meter in meters:
         for reason in FAILURE_REASONS:
             failures.add_metric((*_labels(meter), reason), meter.failures[reason])
-        for reason, count in sorted(meter.releases.items()):
-            releases.add_metric((*_labels(meter), reason), count)
+        for release, count in sorted(meter.releases.items()):
+            releases.add_metric((*_labels(meter), release), count)
         elements.add_metric((*_labels(meter), "real"), meter.real_elements)
         elements.add_metric((*_labels(meter), "padding"), meter.padded_elements)
         depth.add_metric(_labels(meter), meter.pending)

@@ -26,10 +26,10 @@ class HealthService:
 
     def methods(self) -> list[Method]:
         """Check and Watch."""
-        types = {"request": pb.HealthCheckRequest, "response": pb.HealthCheckResponse}
+        request, response = pb.HealthCheckRequest, pb.HealthCheckResponse
         return [
-            Method(path=f"/{SERVICE}/Check", unary=self.check, **types),
-            Method(path=f"/{SERVICE}/Watch", stream=self.watch, **types),
+            Method(path=f"/{SERVICE}/Check", request=request, response=response, unary=self.check),
+            Method(path=f"/{SERVICE}/Watch", request=request, response=response, stream=self.watch),
         ]
 
     async def check(self, message: pb.HealthCheckRequest, _: CallContext) -> pb.HealthCheckResponse:
@@ -60,7 +60,7 @@ class HealthService:
         finally:
             self._watchers.discard(changed)
 
-    def _status(self, service: str) -> pb.HealthCheckResponse.ServingStatus:
+    def _status(self, service: str) -> pb.HealthCheckResponse.ServingStatus.ValueType:
         plane = self._plane
         if service in {"", INFERENCE, SERVICE}:
             return Status.SERVING if plane.ready() else Status.NOT_SERVING

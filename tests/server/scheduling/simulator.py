@@ -29,10 +29,10 @@ class VirtualTimers:
         self._later: list[tuple[int, int, VirtualTimer]] = []
         self._count = itertools.count()
 
-    def call_soon(self, callback: Callable[[], None]) -> None:
+    def call_soon(self, callback: Callable[[], None], /) -> None:
         self._soon.append(callback)
 
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> VirtualTimer:
+    def call_later(self, delay_s: float, callback: Callable[[], None], /) -> VirtualTimer:
         timer = VirtualTimer(callback)
         at_ns = self.clock.now_ns() + max(0, round(delay_s * 1e9))
         heapq.heappush(self._later, (at_ns, next(self._count), timer))

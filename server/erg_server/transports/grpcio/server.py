@@ -69,7 +69,7 @@ class GrpcioTransport:
         """Drop every call and stop listening."""
         await self._server.stop(0)
 
-    def _handler(self, method: Method) -> grpc.RpcMethodHandler:
+    def _handler(self, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
         if method.unary is not None:
             return grpc.unary_unary_rpc_method_handler(self._unary(method, method.unary))
         if method.client_streaming:
@@ -111,7 +111,7 @@ class GrpcioTransport:
 
     def _context(self, call: grpc.aio.ServicerContext[bytes, bytes]) -> CallContext:
         now_ns = self._clock.now_ns()
-        left_s = call.time_remaining()
+        left_s: float | None = call.time_remaining()
         # Without a deadline grpcio says None or a century.
         deadline_ns = None if left_s is None or left_s > 1e9 else now_ns + int(left_s * 1e9)
         return CallContext(arrival_ns=now_ns, deadline_ns=deadline_ns)
@@ -130,11 +130,11 @@ class GrpcioTransport:
         raise AssertionError("abort always raises")
 
 
-class _Handlers(grpc.GenericRpcHandler):
+class _Handlers(grpc.GenericRpcHandler[bytes, bytes]):
     """Finds a method by its path."""
 
-    def __init__(self, handlers: dict[str, grpc.RpcMethodHandler]) -> None:
+    def __init__(self, handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]]) -> None:
         self._handlers = handlers
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         return self._handlers.get(handler_call_details.method)
