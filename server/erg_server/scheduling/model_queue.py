@@ -28,6 +28,8 @@ class ModelQueue:
     batcher: DynamicBatcher
     latency: LatencyModel = field(default_factory=LatencyModel)
     running: int = 0
+    # Rows that each worker, by name, runs or has staged.
+    held_rows: dict[str, int] = field(default_factory=dict)
     closed: bool = False
     drain_waiters: list[asyncio.Future[None]] = field(default_factory=list)
     # Answers of a preserve_ordering model that wait for older ones, by arrival number.

@@ -41,6 +41,25 @@ def share_rows(
     return low
 
 
+def balance_rows(waiting_rows: int, limit: int, others_hold_rows: Sequence[int]) -> int:
+    """How many of `waiting_rows` a worker should take for all workers to hold about as many rows as each other.
+
+    Under a steady load the rows that others hold come back as new requests. A worker that took only what ends soonest
+    would leave crumbs for them, and a batch of one row costs a device nearly what a batch of two does.
+
+    Args:
+        waiting_rows: rows that may share a batch, at least 1.
+        limit: most rows a batch may hold, at least 1.
+        others_hold_rows: for each other worker, rows of this model that it runs or has staged.
+
+    Returns:
+        Between 1 and min(waiting_rows, limit).
+    """
+    workers = 1 + len(others_hold_rows)
+    even = -(-(waiting_rows + sum(others_hold_rows)) // workers)
+    return max(1, min(waiting_rows, limit, even))
+
+
 def _capacity(
     until_ns: float, limit: int, others_free_in_ns: Sequence[float], predict_ns: Callable[[int], float]
 ) -> int:

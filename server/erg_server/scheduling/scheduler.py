@@ -14,7 +14,7 @@ from erg_server.scheduling.admission import QueueLimits, admit
 from erg_server.scheduling.batch import BatchLayout
 from erg_server.scheduling.batcher import BatchLimits, DynamicBatcher, Ready, WaitUntil
 from erg_server.scheduling.model_queue import DispatchedBatch, ModelQueue
-from erg_server.scheduling.placement import share_rows
+from erg_server.scheduling.placement import balance_rows, share_rows
 from erg_server.scheduling.ports import SchedulableWorker, Timer, Timers
 from erg_server.scheduling.request_queue import QueuedRequest, RequestState
 from erg_server.telemetry.meter import FailureReason, ModelMeter
@@ -210,9 +210,11 @@ class Scheduler:
             for other in able
             if other is not worker
         ]
-        return share_rows(
+        soonest = share_rows(
             ready.waiting_rows, ready.limit_rows, others, lambda rows: queue.latency.predict_ns(ready.key, rows)
         )
+        held = [queue.held_rows.get(other.name, 0) for other in able if other is not worker]
+        return max(soonest, balance_rows(ready.waiting_rows, ready.limit_rows, held))
 
     def _submit(
         self, queue: ModelQueue, entries: list[QueuedRequest], ready: Ready, worker: SchedulableWorker, now_ns: int
@@ -245,11 +247,13 @@ class Scheduler:
         start_ns = max(float(now_ns), self._busy_until_ns[worker.name])
         self._busy_until_ns[worker.name] = start_ns + batch.predicted_ns
         queue.running += 1
+        queue.held_rows[worker.name] = queue.held_rows.get(worker.name, 0) + rows
 
     def _on_done(
         self, queue: ModelQueue, worker: SchedulableWorker, batch: DispatchedBatch, result: BatchResult | ErgError
     ) -> None:
         queue.running -= 1
+        queue.held_rows[worker.name] -= batch.rows
         if isinstance(result, ErgError):
             for entry in batch.entries:
                 self._fail(queue, entry, result, "BACKEND")
