@@ -22,9 +22,10 @@ from erg_server.workers.process import BatchResult
 
 log = logging.getLogger(__name__)
 
-STAGING_MARGIN_NS = 3_000_000
-"""How long before a busy worker is predicted to finish it gets its next batch: the event loop's timer resolution
-(1 ms) and the time a busy host takes to run the front process, so that the device does not wait."""
+STAGING_MARGIN_NS = 1_500_000
+"""How long before a busy worker is predicted to finish it gets its next batch: the event loop's timer resolution (1 ms)
+and the time the front takes to form it. Later, the device waits; earlier, the batch misses requests about to come (3 ms
+cost 6 % of the batch's size with 8 MiniLM callers)."""
 
 
 class Scheduler:
