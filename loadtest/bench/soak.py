@@ -14,7 +14,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import click
@@ -245,7 +245,9 @@ def main(requests: int, concurrency: int, cancel_share: float) -> None:
             wall_s = time.monotonic() - started_s
         problems = soak.verdict()
         document = {
-            **asdict(soak.outcome),
+            # A Counter does not survive asdict, which rebuilds it from pairs.
+            **asdict(replace(soak.outcome, by_status=Counter())),
+            "by_status": dict(soak.outcome.by_status),
             "wall_s": wall_s,
             "memory": soak.memory.to_json(),
             "problems": problems,
