@@ -65,6 +65,6 @@ class DispatchedBatch:
     rows: int
     key: Hashable
     reason: str
-    predicted_ns: float
+    predicted_ns: int
     padded: int
     real: int

@@ -75,8 +75,3 @@ def _capacity(
                 high = middle - 1
         total += low
     return total
-
-
-def stage_at_ns(busy_until_ns: float, margin_ns: int) -> float:
-    """When to hand a busy worker its next batch: late, so that it can still grow, yet before the device waits."""
-    return busy_until_ns - margin_ns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Sequence
 
 from erg_server.clock import Clock
@@ -17,15 +18,14 @@ from erg_server.scheduling.model_queue import DispatchedBatch, ModelQueue
 from erg_server.scheduling.placement import balance_rows, share_rows
 from erg_server.scheduling.ports import SchedulableWorker, Timer, Timers
 from erg_server.scheduling.request_queue import QueuedRequest, RequestState
+from erg_server.scheduling.worker_ledger import WorkerLedger
 from erg_server.telemetry.meter import FailureReason, ModelMeter
 from erg_server.workers.process import BatchResult
 
 log = logging.getLogger(__name__)
 
-STAGING_MARGIN_NS = 1_500_000
-"""How long before a busy worker is predicted to finish it gets its next batch: the event loop's timer resolution (1 ms)
-and the time the front takes to form it. Later, the device waits; earlier, the batch misses requests about to come (3 ms
-cost 6 % of the batch's size with 8 MiniLM callers)."""
+_WHEN_TOLD_NS = sys.maxsize
+"""No time brings it about: a worker will say when it has a slot."""
 
 
 class Scheduler:
@@ -35,9 +35,7 @@ class Scheduler:
         self._clock = clock
         self._timers = timers
         self._limits = limits or QueueLimits()
-        self._workers: list[SchedulableWorker] = []
-        # Until when each worker is busy, as far as the latency models predict it.
-        self._busy_until_ns: dict[str, float] = {}
+        self._ledger = WorkerLedger()
         self._queues: dict[int, ModelQueue] = {}
         self._waiting: dict[int, ModelQueue] = {}
         self._scheduled = False
@@ -46,18 +44,16 @@ class Scheduler:
 
     def add_worker(self, worker: SchedulableWorker) -> None:
         """Let a worker take batches from now on."""
-        self._workers.append(worker)
-        self._busy_until_ns[worker.name] = 0.0
+        self._ledger.add(worker)
 
     def worker_available(self, worker: SchedulableWorker) -> None:
         """A worker came up, freed a slot or loaded a model."""
-        if worker.free_slots == worker.slots:
-            self._busy_until_ns[worker.name] = 0.0
+        self._ledger.changed(worker)
         self._wake()
 
     def open(self, *, handle: int, spec: ModelSpec, version: str, meter: ModelMeter) -> ModelQueue:
         """Start taking requests for a loaded version."""
-        slot_bytes = min((worker.slot_bytes for worker in self._workers), default=1 << 28)
+        slot_bytes = self._ledger.slot_bytes(default=1 << 28)
         # Outputs share the slot with the inputs, so inputs may fill half of it.
         batcher = DynamicBatcher(spec.batching, BatchLimits.of(spec, slot_bytes // 2))
         queue = ModelQueue(
@@ -139,7 +135,7 @@ class Scheduler:
         """Let every batch go that may, then set the timer for the next thing that time alone brings about."""
         self._scheduled = False
         now_ns = self._clock.now_ns()
-        wake_ns: float | None = None
+        wake_ns: int | None = None
         blocked: set[int] = set()
         for queue in list(self._waiting.values()):
             self._expire(queue, now_ns)
@@ -156,10 +152,10 @@ class Scheduler:
             wake_ns = _earlier(wake_ns, queue.batcher.queue.next_expiry_ns())
         self._set_timer(wake_ns, now_ns)
 
-    def _next_ready(self, now_ns: int, blocked: set[int]) -> tuple[ModelQueue, Ready | None, float | None] | None:
+    def _next_ready(self, now_ns: int, blocked: set[int]) -> tuple[ModelQueue, Ready | None, int | None] | None:
         """The ready batch whose oldest request waited longest over all models, or when one becomes ready."""
         best: tuple[ModelQueue, Ready] | None = None
-        wait: tuple[ModelQueue, None, float | None] | None = None
+        wait: tuple[ModelQueue, None, int | None] | None = None
         for queue in list(self._waiting.values()):
             if queue.handle in blocked:
                 continue
@@ -174,25 +170,16 @@ class Scheduler:
                 del self._waiting[queue.handle]
         return (*best, None) if best is not None else wait
 
-    def _place(self, queue: ModelQueue, ready: Ready, now_ns: int) -> float | None:
-        """Give one batch to the best worker. None if it went; otherwise when to look again (inf: when told)."""
-        able = [worker for worker in self._workers if worker.has_model(queue.handle)]
-        best: SchedulableWorker | None = None
-        best_until = 0.0
-        for worker in able:
-            if worker.free_slots:
-                until = self._busy_until_ns[worker.name] if worker.free_slots < worker.slots else 0.0
-                if best is None or until < best_until:
-                    best, best_until = worker, until
-        if best is None:
-            return float("inf")
-        staging = best.free_slots < best.slots
-        if staging and ready.waiting_rows < ready.limit_rows * len(able):
-            stage_ns = best_until - STAGING_MARGIN_NS
-            if stage_ns > now_ns:
-                return stage_ns
-        rows = self._share(queue, ready, best, able, now_ns)
-        self._submit(queue, queue.batcher.take(ready, rows), ready, best, now_ns)
+    def _place(self, queue: ModelQueue, ready: Ready, now_ns: int) -> int | None:
+        """Give one batch to the best worker. None if it went; otherwise when to look again."""
+        able = self._ledger.able(queue.handle)
+        worker = self._ledger.soonest(able)
+        if worker is None:
+            return _WHEN_TOLD_NS
+        if ready.waiting_rows < ready.limit_rows * len(able) and (at_ns := self._ledger.stage_ns(worker)) > now_ns:
+            return at_ns
+        rows = self._share(queue, ready, worker, able, now_ns)
+        self._submit(queue, queue.batcher.take(ready, rows), ready, worker, now_ns)
         return None
 
     def _share(
@@ -205,16 +192,15 @@ class Scheduler:
     ) -> int:
         if len(able) == 1 or ready.limit_rows == 1 or ready.waiting_rows == 1:
             return ready.limit_rows
-        start_ns = max(float(now_ns), self._busy_until_ns[worker.name])
-        others = [
-            max(0.0, self._busy_until_ns[other.name] - start_ns) if other.free_slots < other.slots else 0.0
-            for other in able
-            if other is not worker
-        ]
+        start_ns = self._ledger.start_ns(worker, now_ns)
+        others = [other for other in able if other is not worker]
         soonest = share_rows(
-            ready.waiting_rows, ready.limit_rows, others, lambda rows: queue.latency.predict_ns(ready.key, rows)
+            ready.waiting_rows,
+            ready.limit_rows,
+            [self._ledger.free_in_ns(other, start_ns) for other in others],
+            lambda rows: queue.latency.predict_ns(ready.key, rows),
         )
-        held = [queue.held_rows.get(other.name, 0) for other in able if other is not worker]
+        held = [queue.held_rows.get(other.name, 0) for other in others]
         return max(soonest, balance_rows(ready.waiting_rows, ready.limit_rows, held))
 
     def _submit(
@@ -231,7 +217,7 @@ class Scheduler:
                 rows=rows,
                 key=ready.key,
                 reason=ready.reason.value,
-                predicted_ns=queue.latency.predict_ns(ready.key, rows),
+                predicted_ns=round(queue.latency.predict_ns(ready.key, rows)),
                 padded=padded,
                 real=real,
             )
@@ -245,8 +231,7 @@ class Scheduler:
                 self._fail(queue, entry, error, "OTHER")
             self._check_drained(queue)
             return
-        start_ns = max(float(now_ns), self._busy_until_ns[worker.name])
-        self._busy_until_ns[worker.name] = start_ns + batch.predicted_ns
+        self._ledger.charge(worker, now_ns, batch.predicted_ns)
         queue.running += 1
         queue.held_rows[worker.name] = queue.held_rows.get(worker.name, 0) + rows
 
@@ -261,8 +246,7 @@ class Scheduler:
         else:
             actual_ns = result.input_ns + result.infer_ns + result.output_ns
             queue.latency.observe(batch.key, batch.rows, actual_ns)
-            # What the batch took too long or too short shifts the one staged behind it.
-            self._busy_until_ns[worker.name] += actual_ns - batch.predicted_ns
+            self._ledger.correct(worker, actual_ns - batch.predicted_ns)
             self._answer(queue, batch, result)
         self._check_drained(queue)
 
@@ -323,22 +307,22 @@ class Scheduler:
                     waiter.set_result(None)
             queue.drain_waiters.clear()
 
-    def _set_timer(self, at_ns: float | None, now_ns: int) -> None:
+    def _set_timer(self, at_ns: int | None, now_ns: int) -> None:
         if self._timer is not None:
             if at_ns == self._timer_ns:
                 return
             self._timer.cancel()
             self._timer = None
-        if at_ns is not None and at_ns != float("inf"):
-            self._timer_ns = int(at_ns)
-            self._timer = self._timers.call_later(max(0.0, (at_ns - now_ns) / 1e9), self._on_timer)
+        if at_ns is not None and at_ns != _WHEN_TOLD_NS:
+            self._timer_ns = at_ns
+            self._timer = self._timers.call_later(max(0, at_ns - now_ns) / 1e9, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
         self._dispatch()
 
 
-def _earlier(one_ns: float | None, other_ns: float | None) -> float | None:
+def _earlier(one_ns: int | None, other_ns: int | None) -> int | None:
     if one_ns is None or other_ns is None:
         return other_ns if one_ns is None else one_ns
     return min(one_ns, other_ns)

@@ -242,7 +242,7 @@ def test_a_closed_version_answers_what_waits_and_refuses_what_comes() -> None:
         bench.send()
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(32))
 def test_under_random_load_nothing_is_lost_mixed_up_or_answered_twice(seed: int) -> None:
     rng = random.Random(seed)
     bench = Bench(
