@@ -58,7 +58,12 @@ class PassRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """A quality figure of this version with its confidence interval; `baseline` is the source model's."""
+    """A quality figure of this version with its confidence interval; `baseline` is the source model's.
+
+    `variant` is the name of the artifact or candidate that was judged, "" for the version's only one. `drop` is what
+    it loses against the source on the same samples, with the bounds of a paired interval of the same `confidence`;
+    below zero it gained.
+    """
 
     metric: str
     value: float
@@ -67,11 +72,21 @@ class Accuracy:
     samples: int
     confidence: float = 0.95
     baseline: float | None = None
+    variant: str = ""
+    drop: float | None = None
+    drop_low: float | None = None
+    drop_high: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """Cost of one batch size on one device. `energy_joules` is for each row; a modelled figure says that it is."""
+    """Cost of one batch size on one device. `energy_joules` is for each row; a modelled figure says that it is.
+
+    `variant` is the artifact or candidate that ran, "" for the version's only one; `precision` what its floating-point
+    operations ran in; `length` the size of the input's axis of that name, None for a model without one; `threads` how
+    many it was given. `cpu_ms_per_row` is the CPU time of the whole process over the rows. `cpu_ratio` is the source's
+    CPU time over this one's in the same interleaved run: above 1 this one is cheaper.
+    """
 
     device: str
     backend: str
@@ -83,6 +98,54 @@ class Measurement:
     energy_joules: float | None = None
     energy_source: Literal["measured", "modelled", "none"] = "none"
     shape: str = ""
+    variant: str = ""
+    precision: str = ""
+    length: int | None = None
+    threads: int = 1
+    cpu_ms_per_row: float | None = None
+    cpu_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether one variant pays on one kind of device at one batch size and length (None where it has no length).
+
+    `reason` has the figure and the bound. A variant that the gate refused is "refused" whatever it would save.
+    """
+
+    variant: str
+    device: Literal["cpu", "gpu"]
+    batch_size: int
+    length: int | None = None
+    verdict: Literal["worth it", "not worth it", "refused"]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """One form of the version: a file relative to its folder, and how it is to be run.
+
+    `precision` is what its floating-point operations run in, "" for the backend's own default; the backend is told so
+    by the parameter INFERENCE_PRECISION_HINT. `parameters` are further configuration parameters. `batch_limit` caps the
+    rows of a batch, not of a request; None leaves them to the configuration. `bytes` is the size of the file.
+    """
+
+    name: str
+    file: str
+    backend: str
+    precision: str = ""
+    parameters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    batch_limit: int | None = None
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The artifact to serve on a kind of device, and why: `reason` has the figures that it won by."""
+
+    device: Literal["cpu", "gpu"]
+    artifact: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +160,12 @@ class Golden:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Everything known of one version. `files` are relative to its folder and leave out the manifest itself."""
+    """Everything known of one version. `files` are relative to its folder and leave out the manifest itself.
+
+    `artifacts` are the forms that it may be served in, none where there is but the file that the configuration names.
+    `selected` says in order of preference which of them runs where: the first of the device's kind whose backend is
+    installed, unless the configuration says otherwise (`repository/selection.py`).
+    """
 
     model: str
     format_version: int = FORMAT_VERSION
@@ -111,6 +179,9 @@ class Manifest:
     calibration_sha256: str = ""
     accuracy: tuple[Accuracy, ...] = ()
     measurements: tuple[Measurement, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
+    selected: tuple[Selection, ...] = ()
     golden: Golden | None = None
     files: Mapping[str, FileDigest] = field(default_factory=lambda: MappingProxyType({}))
 
