@@ -19,3 +19,11 @@ class RecipeError(ConversionError):
 
 class ParityError(ConversionError):
     """The converted model does not compute what its source computes."""
+
+
+class PassError(ConversionError):
+    """A pass cannot do its work, or does not fit where it was put."""
+
+
+class PromiseError(PassError):
+    """A pass wrote something other than what every pass promises."""
