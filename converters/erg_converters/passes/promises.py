@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from erg_server.errors import ErgError
 from erg_server.repository.onnx_safety import read_onnx, tensors_of
-from erg_server.repository.onnx_signature import OnnxTensor, signature_of
+from erg_server.repository.onnx_signature import OnnxSignature, OnnxTensor, signature_of
 
 from erg_converters.artifact import Format
 from erg_converters.errors import PromiseError
@@ -89,9 +89,7 @@ def check(path: Path, form: Format, promised: Promised) -> None:
 
 def _check_signature(model: onnx.ModelProto, promised: Promised) -> None:
     signature = signature_of(model)
-    inputs = tuple(
-        (tensor.name, _datatype(tensor), tensor.shape or ()) for tensor in signature.inputs if not tensor.has_default
-    )
+    inputs = _inputs(signature)
     if inputs != promised.inputs:
         raise PromiseError(f"the inputs became {_told(inputs)}; they have to stay {_told(promised.inputs)}")
     names = tuple(tensor.name for tensor in signature.outputs)
@@ -130,6 +128,11 @@ def _check_operators(model: onnx.ModelProto, form: Format, promised: Promised) -
     opset = opset_of(model)
     if form is Format.ONNX and opset not in (CANONICAL_OPSET, promised.opset):
         raise PromiseError(f"the file is at opset {opset}; the canonical form is at {CANONICAL_OPSET}")
+
+
+def _inputs(signature: OnnxSignature) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
+    stated = [tensor for tensor in signature.inputs if not tensor.has_default]
+    return tuple((tensor.name, _datatype(tensor), tensor.shape or ()) for tensor in stated)
 
 
 def _datatype(tensor: OnnxTensor) -> str:
