@@ -55,11 +55,12 @@ class Pass(abc.ABC, Generic[S]):
 
     name: ClassVar[str]
     accepts: ClassVar[frozenset[Format]]
-    gives: ClassVar[Format]
+    gives: Format
+    """Stated by the class; an instance may set its own where it depends on the settings."""
     Settings: ClassVar[type]
     """A frozen dataclass whose fields all have defaults; its docstring says what each means."""
-    backends: ClassVar[frozenset[str]] = ALL_BACKENDS
-    """Which backends can run the result."""
+    backends: frozenset[str] = ALL_BACKENDS
+    """Which backends can run the result; an instance may set its own, as for `gives`."""
     needs_calibration: ClassVar[bool] = False
     cites: ClassVar[str]
     """The paper or document that the pass follows."""
