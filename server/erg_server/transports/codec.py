@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,9 +16,28 @@ from erg_server.tensor import DATATYPES, Buffer, DataType, Tensor, count_bytes_e
 MAX_TENSORS = 1024
 MAX_DIMENSIONS = 16
 MAX_DIMENSION = (1 << 31) - 1
+MAX_EMPTY_VOLUME = 1 << 40
+"""Product of the axes of a zero-size tensor that are not 0."""
 
-RegionView = Callable[[str, int, int], memoryview]
-"""Name, offset and bytes of a part of a shared memory region to its view."""
+MAX_REGION_BYTES = 1 << 30
+"""What one request's inputs may copy out of shared memory; no message limit bounds that."""
+
+
+class Regions(Protocol):
+    """The registered shared memory regions; every method raises InvalidArgumentError for a part that is not there."""
+
+    def check(self, name: str, offset: int, byte_size: int) -> None:
+        """Return if the part is within a registered region."""
+        ...
+
+    def read(self, name: str, offset: int, byte_size: int) -> Buffer:
+        """A copy of a part of a region."""
+        ...
+
+    def write(self, name: str, offset: int, data: Buffer) -> None:
+        """Put `data` into a region."""
+        ...
+
 
 REGION = "shared_memory_region"
 REGION_OFFSET = "shared_memory_offset"
@@ -41,7 +61,7 @@ _CONTENTS: Mapping[DataType, str] = {
 
 
 def decode_request(
-    message: pb.ModelInferRequest, *, arrival_ns: int, deadline_ns: int | None, region: RegionView
+    message: pb.ModelInferRequest, *, arrival_ns: int, deadline_ns: int | None, regions: Regions
 ) -> InferenceRequest:
     """Read a request; every tensor's datatype, shape and byte count agree when it returns.
 
@@ -53,13 +73,20 @@ def decode_request(
     if len(given) > MAX_TENSORS or len(message.outputs) > MAX_TENSORS:
         raise InvalidArgumentError(f"a request may have {MAX_TENSORS} inputs and as many outputs")
     inputs: list[Tensor] = []
-    used = 0
+    used = shared_bytes = 0
     for item in given:
         datatype = _BY_NAME.get(item.datatype) or DataType.parse(item.datatype)
         shape = tuple(item.shape)
         data: Buffer
         if item.parameters and REGION in item.parameters:
-            data = _region_part(item.parameters, region, f"input '{item.name}'")
+            name, offset, size = _region_part(_parameters(item.parameters), f"input '{item.name}'")
+            shared_bytes += size
+            if shared_bytes > MAX_REGION_BYTES:
+                raise InvalidArgumentError(f"a request may take {MAX_REGION_BYTES} bytes from shared memory")
+            if item.HasField("contents"):
+                raise InvalidArgumentError(f"input '{item.name}' has contents beside its shared memory")
+            with _naming(f"input '{item.name}'"):
+                data = regions.read(name, offset, size)
         elif raw:
             if used >= len(raw):
                 raise InvalidArgumentError(
@@ -84,14 +111,14 @@ def decode_request(
         deadline_ns=deadline_ns,
     )
     if message.outputs:
-        request.outputs = tuple(_requested(item) for item in message.outputs)
+        request.outputs = tuple(_requested(item, regions) for item in message.outputs)
     if message.parameters:
         _take_parameters(request, message.parameters)
     return request
 
 
 def encode_response(
-    response: InferenceResponse, outputs: Sequence[RequestedOutput], region: RegionView
+    response: InferenceResponse, outputs: Sequence[RequestedOutput], regions: Regions
 ) -> pb.ModelInferResponse:
     """Write an answer: one raw entry for each output, empty for one delivered in shared memory.
 
@@ -106,7 +133,7 @@ def encode_response(
         entry = message.outputs.add(name=tensor.name, datatype=tensor.datatype.value, shape=tensor.shape)
         wanted = outputs[number] if outputs else None
         if wanted is not None and REGION in wanted.parameters:
-            _deliver(tensor, wanted, region, entry)
+            _deliver(tensor, wanted, regions, entry)
             raw.append(b"")
         else:
             raw.append(tensor.data if type(tensor.data) is bytes else bytes(tensor.data))
@@ -116,13 +143,18 @@ def encode_response(
 
 
 def _check_size(name: str, datatype: DataType, shape: tuple[int, ...], data: Buffer) -> None:
-    elements = 1
+    # First, so that neither the product nor a message about the shape can grow with what came.
+    if len(shape) > MAX_DIMENSIONS:
+        raise InvalidArgumentError(f"input '{name}' has {len(shape)} axes; a tensor may have {MAX_DIMENSIONS}")
+    elements = volume = 1
     for size in shape:
         if not 0 <= size <= MAX_DIMENSION:
             raise InvalidArgumentError(f"input '{name}' has shape {list(shape)}: {size} is not the size of an axis")
         elements *= size
-    if len(shape) > MAX_DIMENSIONS:
-        raise InvalidArgumentError(f"input '{name}' has {len(shape)} axes; a tensor may have {MAX_DIMENSIONS}")
+        volume *= size or 1
+    if not elements and volume > MAX_EMPTY_VOLUME:
+        # Numpy refuses it although there is nothing in it.
+        raise InvalidArgumentError(f"input '{name}' has shape {list(shape)}: its axes are too large")
     if datatype is DataType.BYTES:
         try:
             count = count_bytes_elements(data)
@@ -159,13 +191,19 @@ def _typed(item: pb.ModelInferRequest.InferInputTensor, datatype: DataType) -> b
         ) from None
 
 
-def _requested(item: pb.ModelInferRequest.InferRequestedOutputTensor) -> RequestedOutput:
+def _requested(item: pb.ModelInferRequest.InferRequestedOutputTensor, regions: Regions) -> RequestedOutput:
     parameters = _parameters(item.parameters)
     count = parameters.get("classification", 0)
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise InvalidArgumentError(f"output '{item.name}': classification takes a number of classes, not {count!r}")
-    if count and REGION in parameters:
-        raise InvalidArgumentError(f"output '{item.name}': classes are not delivered in shared memory")
+    if REGION in parameters:
+        if count:
+            raise InvalidArgumentError(f"output '{item.name}': classes are not delivered in shared memory")
+        what = f"output '{item.name}'"
+        part = _region_part(parameters, what)
+        # Told before the model runs for nothing; it is looked up again when the answer is there.
+        with _naming(what):
+            regions.check(*part)
     return RequestedOutput(item.name, count, parameters)
 
 
@@ -204,32 +242,34 @@ def _set_parameter(message: pb.InferParameter, value: Parameter) -> None:
         message.string_param = value
 
 
-def _region_part(stated: Mapping[str, pb.InferParameter], region: RegionView, what: str) -> memoryview:
-    return _region_view(_parameters(stated), region, what)
-
-
-def _region_view(parameters: Mapping[str, Any], region: RegionView, what: str) -> memoryview:
+def _region_part(parameters: Mapping[str, Any], what: str) -> tuple[str, int, int]:
+    """Name, offset and size in bytes of the part of a region that parameters state."""
     name = parameters[REGION]
     offset, size = parameters.get(REGION_OFFSET, 0), parameters.get(REGION_BYTES)
     if not isinstance(name, str) or type(offset) is not int or type(size) is not int:
         raise InvalidArgumentError(f"{what}: {REGION} takes a name, {REGION_BYTES} and {REGION_OFFSET} whole numbers")
+    return name, offset, size
+
+
+@contextlib.contextmanager
+def _naming(what: str) -> Iterator[None]:
     try:
-        return region(name, offset, size)
+        yield
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"{what}: {error.message}") from None
 
 
 def _deliver(
-    tensor: Tensor, wanted: RequestedOutput, region: RegionView, entry: pb.ModelInferResponse.InferOutputTensor
+    tensor: Tensor, wanted: RequestedOutput, regions: Regions, entry: pb.ModelInferResponse.InferOutputTensor
 ) -> None:
-    view = _region_view(wanted.parameters, region, f"output '{tensor.name}'")
+    what = f"output '{tensor.name}'"
+    name, offset, room = _region_part(wanted.parameters, what)
     size = len(tensor.data)
-    if size > len(view):
-        raise InvalidArgumentError(
-            f"output '{tensor.name}' has {size} bytes, and its part of the shared memory region has {len(view)}"
-        )
-    view[:size] = tensor.data
-    for name, value in ((REGION, wanted.parameters[REGION]), (REGION_BYTES, size)):
-        _set_parameter(entry.parameters[name], value)
-    if offset := wanted.parameters.get(REGION_OFFSET, 0):
+    if size > room:
+        raise InvalidArgumentError(f"{what} has {size} bytes, and its part of the shared memory region has {room}")
+    with _naming(what):
+        regions.write(name, offset, tensor.data)
+    _set_parameter(entry.parameters[REGION], name)
+    _set_parameter(entry.parameters[REGION_BYTES], size)
+    if offset:
         _set_parameter(entry.parameters[REGION_OFFSET], offset)

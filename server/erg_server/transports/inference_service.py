@@ -76,10 +76,11 @@ class InferenceService:
 
     async def infer(self, message: pb.ModelInferRequest, context: CallContext) -> pb.ModelInferResponse:
         """Answer one request."""
-        region = self._plane.memory.view
-        request = decode_request(message, arrival_ns=context.arrival_ns, deadline_ns=context.deadline_ns, region=region)
+        request = decode_request(
+            message, arrival_ns=context.arrival_ns, deadline_ns=context.deadline_ns, regions=self._plane.memory
+        )
         response = await self._plane.infer(request)
-        return encode_response(response, request.outputs, region)
+        return encode_response(response, request.outputs, self._plane.memory)
 
     async def stream_infer(
         self, messages: AsyncIterator[pb.ModelInferRequest], context: CallContext
