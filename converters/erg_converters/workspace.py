@@ -83,8 +83,10 @@ class Workspace:
             stated = json.loads((folder / _ENTRY_FILENAME).read_text(encoding="utf-8"))
             found = digest_file(folder / _FILENAME)
             if found.sha256 == stated["sha256"]:
-                artifact = Artifact.of(Format(stated["format"]), folder / _FILENAME)
-                return Entry(artifact=artifact, seconds=float(stated["seconds"]), figures=dict(stated["figures"]))
+                kept = Artifact(
+                    format=Format(stated["format"]), path=folder / _FILENAME, sha256=found.sha256, bytes=found.bytes
+                )
+                return Entry(artifact=kept, seconds=float(stated["seconds"]), figures=dict(stated["figures"]))
         except FileNotFoundError:
             if not folder.exists():
                 return None

@@ -11,7 +11,7 @@ from typing import Any
 from erg_converters.errors import PassError
 from erg_converters.passes.base import Pass
 
-PASS_GROUP = "erg.passes"
+ENTRY_POINT_GROUP = "erg.passes"
 
 OWN_PASSES: Mapping[str, str] = MappingProxyType(
     {
@@ -28,7 +28,7 @@ OWN_PASSES: Mapping[str, str] = MappingProxyType(
 
 def pass_names() -> tuple[str, ...]:
     """The names that a recipe's `pass` may have here."""
-    return tuple(sorted({*OWN_PASSES, *(point.name for point in entry_points(group=PASS_GROUP))}))
+    return tuple(sorted({*OWN_PASSES, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))}))
 
 
 def pass_class(name: str) -> type[Pass[Any]]:
@@ -42,7 +42,7 @@ def pass_class(name: str) -> type[Pass[Any]]:
             module, _, attribute = OWN_PASSES[name].partition(":")
             own: type[Pass[Any]] = getattr(importlib.import_module(module), attribute)
             return own
-        for point in entry_points(group=PASS_GROUP, name=name):
+        for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
             found: type[Pass[Any]] = point.load()
             return found
     except ImportError as error:
