@@ -10,7 +10,7 @@ import onnx
 from erg_server.backends.base import ModelLoad
 from erg_server.devices.device import Device
 from erg_server.pb.model_config_pb2 import ModelConfig
-from erg_server.repository.spec import ModelSpec
+from erg_server.repository.spec import ModelSpec, datatype_to_config
 from erg_server.tensor import DataType
 from google.protobuf import text_format
 from onnx import TensorProto, helper
@@ -46,7 +46,11 @@ def save(
 ) -> Path:
     """Write a model whose inputs and outputs are all of shape [N, WIDTH]."""
     graph = helper.make_graph(
-        list(nodes), "graph", [_value(*each) for each in inputs], [_value(*each) for each in outputs], list(initializers)
+        list(nodes),
+        "graph",
+        [_value(*each) for each in inputs],
+        [_value(*each) for each in outputs],
+        list(initializers),
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model)
@@ -118,9 +122,9 @@ def model_load(
     """What the worker would hand to a backend for a batching model of rows of WIDTH elements."""
     config = text_format.Parse(f'name: "subject" backend: "{backend}" max_batch_size: 8 {extra}', ModelConfig())
     for name, datatype in inputs:
-        config.input.add(name=name, data_type=_config_type(datatype), dims=[WIDTH], optional=name in optional)
+        config.input.add(name=name, data_type=datatype_to_config(datatype), dims=[WIDTH], optional=name in optional)
     for name, datatype in outputs:
-        config.output.add(name=name, data_type=_config_type(datatype), dims=[WIDTH])
+        config.output.add(name=name, data_type=datatype_to_config(datatype), dims=[WIDTH])
     return ModelLoad(
         name="subject",
         version=1,
@@ -129,7 +133,3 @@ def model_load(
         path=path,
         device=device or Device(kind="cpu", id=0, cores=(0,)),
     )
-
-
-def _config_type(datatype: DataType) -> int:
-    return 13 if datatype is DataType.BYTES else list(DataType).index(datatype) + 1

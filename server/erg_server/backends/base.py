@@ -39,7 +39,8 @@ class LoadedModel(Protocol):
                 views of shared memory, valid during this call only. BYTES are object arrays of `bytes`, BF16 is uint16.
 
         Returns:
-            One array for each output of the spec, in its order, of the spec's datatype.
+            One array for each output of the spec, in its order, of the spec's datatype. They may be inputs as they
+            are, which the worker copies while the call's memory is valid, but nothing that the next run reuses.
 
         Raises:
             ErgError: the batch cannot be run; its message reaches the callers.

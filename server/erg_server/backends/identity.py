@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 
@@ -47,5 +48,7 @@ class IdentityBackend:
         try:
             delay_s = float(stated) / 1000
         except ValueError:
-            raise InvalidArgumentError(f"{DELAY_PARAMETER} is a number of milliseconds, not '{stated}'") from None
-        return IdentityModel(len(spec.outputs), max(0.0, delay_s))
+            delay_s = -1.0
+        if not 0 <= delay_s <= threading.TIMEOUT_MAX:
+            raise InvalidArgumentError(f"{DELAY_PARAMETER} is a number of milliseconds, not '{stated}'")
+        return IdentityModel(len(spec.outputs), delay_s)

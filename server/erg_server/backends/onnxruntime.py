@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from erg_server.backends.base import Array, ModelLoad
-from erg_server.errors import ErgError, FailedPreconditionError, InternalError, InvalidArgumentError
+from erg_server.errors import ErgError, FailedPreconditionError, InternalError, InvalidArgumentError, UnimplementedError
 from erg_server.tensor import DataType
 
 ONNX_BFLOAT16 = 16
@@ -27,7 +27,7 @@ class OnnxRuntimeModel:
         self._inputs = [(spec.name, spec.datatype) for spec in model.spec.inputs]
         self._outputs = [spec.name for spec in model.spec.outputs]
         self._bytes_outputs = [spec.datatype is DataType.BYTES for spec in model.spec.outputs]
-        self._uses_bf16 = any(spec.datatype is DataType.BF16 for spec in (*model.spec.inputs, *model.spec.outputs))
+        self._answers_bf16 = any(spec.datatype is DataType.BF16 for spec in model.spec.outputs)
 
     def run(self, inputs: Sequence[Array | None]) -> Sequence[Array]:
         """Run one batch; raises InvalidArgumentError with ONNX Runtime's own words where it refuses the shapes."""
@@ -38,10 +38,11 @@ class OnnxRuntimeModel:
         }
         try:
             outputs = self._run(feeds)
-        except ort.capi.onnxruntime_pybind11_state.InvalidArgument as error:
-            raise InvalidArgumentError(f"ONNX Runtime refuses the inputs: {_first_line(error)}") from error
+        except (ort.capi.onnxruntime_pybind11_state.InvalidArgument, ValueError) as error:
+            # Its Python layer has ValueError for an input left out that the file requires.
+            raise InvalidArgumentError(f"ONNX Runtime refuses the inputs: {_one_line(error)}") from error
         except Exception as error:
-            raise InternalError(f"ONNX Runtime failed: {_first_line(error)}") from error
+            raise InternalError(f"ONNX Runtime failed: {_one_line(error)}") from error
         return [
             _encoded(output) if is_bytes else np.asarray(output)
             for output, is_bytes in zip(outputs, self._bytes_outputs, strict=True)
@@ -52,7 +53,7 @@ class OnnxRuntimeModel:
         del self._session
 
     def _run(self, feeds: dict[str, Any]) -> Sequence[Any]:
-        if not self._uses_bf16:
+        if not self._answers_bf16:
             outputs: Sequence[Any] = self._session.run(self._outputs, feeds)
             return outputs
         values = {
@@ -77,7 +78,9 @@ class OnnxRuntimeBackend:
         """Create the session.
 
         Raises:
-            FailedPreconditionError: the file does not load, or the device's execution provider is not there.
+            FailedPreconditionError: the file does not load or lacks an input or output of the configuration, or the
+                device's execution provider is not there.
+            UnimplementedError: the model takes BYTES and answers BF16.
         """
         options = session_options(model)
         providers = execution_providers(model)
@@ -87,7 +90,7 @@ class OnnxRuntimeBackend:
             raise
         except Exception as error:
             raise FailedPreconditionError(
-                f"ONNX Runtime does not load {model.path.name}: {_first_line(error)}"
+                f"ONNX Runtime does not load {model.path.name}: {_one_line(error)}"
             ) from error
         # A provider that cannot start makes ONNX Runtime fall back to the CPU with a line on standard error only.
         wanted = providers[0][0]
@@ -96,7 +99,31 @@ class OnnxRuntimeBackend:
                 f"{wanted} did not start on {model.device.name}; ONNX Runtime would have used "
                 f"{session.get_providers()} instead"
             )
+        _check_names(session, model)
+        _check_bf16(model)
         return OnnxRuntimeModel(session, model)
+
+
+def _check_names(session: ort.InferenceSession, model: ModelLoad) -> None:
+    accepted = {item.name for item in (*session.get_inputs(), *session.get_overridable_initializers())}
+    answered = {item.name for item in session.get_outputs()}
+    for what, specs, names in (("input", model.spec.inputs, accepted), ("output", model.spec.outputs, answered)):
+        for spec in specs:
+            if spec.name not in names:
+                raise FailedPreconditionError(
+                    f"{model.path.name} has no {what} '{spec.name}' that the configuration names; "
+                    f"it has {', '.join(sorted(names))}"
+                )
+
+
+def _check_bf16(model: ModelLoad) -> None:
+    # An answer in BF16 only comes as an OrtValue, and ONNX Runtime makes none of strings to go with it.
+    takes_bytes = any(spec.datatype is DataType.BYTES for spec in model.spec.inputs)
+    if takes_bytes and any(spec.datatype is DataType.BF16 for spec in model.spec.outputs):
+        raise UnimplementedError(
+            f"{model.path.name} takes BYTES and answers BF16, which ONNX Runtime's Python interface cannot do at once: "
+            "export the output as FP32"
+        )
 
 
 def session_options(model: ModelLoad) -> ort.SessionOptions:
@@ -166,5 +193,6 @@ def _numpy(value: Any) -> Array:
     return np.frombuffer(raw, dtype=np.uint16).reshape(value.shape())
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _one_line(error: BaseException) -> str:
+    """The whole text: what came and what was expected stand below the first line."""
+    return " ".join(str(error).split())[:1000] or type(error).__name__
