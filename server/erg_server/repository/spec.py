@@ -17,6 +17,9 @@ InstanceKind = Literal["AUTO", "CPU", "GPU", "MODEL"]
 DEFAULT_BUCKET_STEP = 16
 """Lengths 1-16 share a batch, 17-32 the next: wide enough to fill batches, narrow enough that padding stays small."""
 
+PRECISION_PARAMETER = "INFERENCE_PRECISION_HINT"
+"""The parameter that tells a backend what to run floating-point operations in: f32, bf16 or f16. OpenVINO's name."""
+
 _INSTANCE_KINDS: Mapping[int, InstanceKind] = {
     pb.ModelInstanceGroup.KIND_AUTO: "AUTO",
     pb.ModelInstanceGroup.KIND_CPU: "CPU",
