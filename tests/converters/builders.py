@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import tokenizers
 import torch
 import transformers
+from erg_converters.sources.base import Array, Feed, InputSpec
 
 _PLAIN_WORDS = "the a cat dog sat ran on in mat park red blue big small and"
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *_PLAIN_WORDS.split(" "))
@@ -104,3 +105,59 @@ def tokens(batch: int, length: int, seed: int = 0) -> dict[str, npt.NDArray[Any]
 def images(batch: int, seed: int = 0) -> dict[str, npt.NDArray[Any]]:
     """A feed of the network: noise."""
     return {"image": np.random.default_rng(seed).normal(size=(batch, 3, 16, 16)).astype(np.float32)}
+
+
+class ModuleSource:
+    """A source around a module or an ONNX file that a test built; its own answer is PyTorch's or `answer`'s."""
+
+    kind = "torch"
+    location = "tests"
+    license = "Apache-2.0"
+
+    def __init__(
+        self,
+        module: torch.nn.Module | None,
+        specs: tuple[InputSpec, ...],
+        output: str,
+        *,
+        file: Path | None = None,
+        answer: Callable[[Feed], list[Array]] | None = None,
+    ) -> None:
+        self._module: Any = module
+        self._specs, self._output, self._file, self._answer = specs, output, file, answer
+        self.runs = 0
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return (self._output,)
+
+    @property
+    def max_sizes(self) -> Mapping[str, int]:
+        return {"length": MAX_LENGTH}
+
+    def digest(self) -> str:
+        return "d" * 64
+
+    def input_specs(self) -> tuple[InputSpec, ...]:
+        return self._specs
+
+    def file(self) -> Path | None:
+        return self._file
+
+    def module(self) -> torch.nn.Module:
+        module: torch.nn.Module = self._module
+        return module
+
+    def run(self, feed: Feed) -> list[Array]:
+        self.runs += 1
+        if self._answer is not None:
+            return self._answer(feed)
+        with torch.no_grad():
+            return [self._module(*(torch.from_numpy(feed[spec.name]) for spec in self._specs)).numpy()]
+
+
+TOKEN_SPECS = (
+    InputSpec(name="input_ids", datatype="INT64", dims=(-1, -1), axes=("batch", "length"), high=len(WORDS)),
+    InputSpec(name="attention_mask", datatype="INT64", dims=(-1, -1), axes=("batch", "length")),
+)
+IMAGE_SPECS = (InputSpec(name="image", datatype="FP32", dims=(-1, 3, 16, 16), axes=("batch",)),)

@@ -120,5 +120,8 @@ class Pass(abc.ABC, Generic[S]):
         """What the result has to have in common with what it was made of."""
         if artifact.format is not Format.SOURCE:
             return promises.promised_by_file(artifact.path)
-        inputs = tuple((spec.name, spec.datatype, tuple(spec.dims)) for spec in context.inputs)
+        file = context.source.file()
+        if file is not None:
+            return promises.promised_by_file(file)
+        inputs = tuple((spec.name, spec.datatype, spec.dims) for spec in context.inputs)
         return promises.Promised(inputs=inputs, output_names=tuple(context.source.output_names))
