@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from erg_server.errors import InvalidArgumentError
 from erg_server.tensor import DataType, Tensor, pack_bytes_elements
@@ -11,7 +15,7 @@ from erg_server.tensor import DataType, Tensor, pack_bytes_elements
 def classify(tensor: Tensor, count: int, labels: tuple[str, ...], *, batched: bool) -> Tensor:
     """The `count` highest values of each row, highest first, ties by the lower index.
 
-    A row is everything behind the batch axis. BF16 is compared by its value.
+    A row is everything behind the batch axis. BF16 is compared by its value; NaN comes last.
 
     Raises:
         InvalidArgumentError: the output holds strings.
@@ -21,13 +25,25 @@ def classify(tensor: Tensor, count: int, labels: tuple[str, ...], *, batched: bo
     values = tensor.numpy()
     if tensor.datatype is DataType.BF16:
         values = (values.astype(np.uint32) << 16).view(np.float32)
-    rows = values.reshape(values.shape[0], -1) if batched and values.ndim else values.reshape(1, -1)
+    split = 1 if batched and values.ndim else 0
+    rows = values.reshape(math.prod(values.shape[:split]), math.prod(values.shape[split:]))
     taken = min(count, rows.shape[1])
-    order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :taken]
+    # As Triton prints them: floats with six decimals, integers with none.
+    style = "f" if rows.dtype.kind == "f" else "d"
     texts = [
-        f"{row[index]:f}:{index}" + (f":{labels[index]}" if index < len(labels) else "")
-        for row, indices in zip(rows, order.tolist(), strict=True)
+        f"{row[index]:{style}}:{index}" + (f":{labels[index]}" if index < len(labels) else "")
+        for row, indices in zip(rows.tolist(), _descending(rows)[:, :taken].tolist(), strict=True)
         for index in indices
     ]
     shape = (rows.shape[0], taken) if batched else (taken,)
     return Tensor(tensor.name, DataType.BYTES, shape, pack_bytes_elements(texts))
+
+
+def _descending(rows: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """Indices of each row from its highest value to its lowest, ties by the lower index."""
+    if rows.dtype.kind == "f":
+        return np.argsort(-rows, axis=1, kind="stable")
+    # Neither unsigned integers nor the least integer can be negated: sort mirrored rows and mirror the outcome.
+    mirrored: npt.NDArray[np.intp] = np.argsort(rows[:, ::-1], axis=1, kind="stable")
+    descending: npt.NDArray[np.intp] = rows.shape[1] - 1 - mirrored[:, ::-1]
+    return descending

@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import itertools
 import logging
+from collections import Counter
+from pathlib import Path
 
 from erg_server.devices.device import Device
 from erg_server.errors import ErgError, FailedPreconditionError
@@ -22,7 +24,10 @@ log = logging.getLogger(__name__)
 
 
 class ModelLoader:
-    """Loads versions on every worker they may run on. Owns the numbering of handles."""
+    """Loads versions on every worker they may run on. Owns the numbering of handles.
+
+    It counts who needs a definition's files: a worker that restarts reads those of every version that serves.
+    """
 
     def __init__(
         self, *, repository: ModelRepository, workers: tuple[Worker, ...], scheduler: Scheduler, meter: Meter
@@ -32,6 +37,18 @@ class ModelLoader:
         self._scheduler = scheduler
         self._meter = meter
         self._handles = itertools.count(1)
+        self._holders: Counter[Path] = Counter()
+
+    def hold(self, definition: ModelDefinition) -> None:
+        """Keep the definition's files until `release` is called as often as this."""
+        self._holders[definition.path] += 1
+
+    async def release(self, definition: ModelDefinition) -> None:
+        """Give up one hold; the last one removes files that came with a load request."""
+        self._holders[definition.path] -= 1
+        if not self._holders[definition.path]:
+            del self._holders[definition.path]
+            await asyncio.to_thread(definition.close)
 
     def identity(self, definition: ModelDefinition, version: int) -> str:
         """Changes whenever the version's files or its configuration do."""
@@ -58,11 +75,11 @@ class ModelLoader:
             spec=spec,
         )
         log.info("loading model %s version %d on %d workers", definition.name, version, len(workers))
-        results = await asyncio.gather(*(worker.load(model) for worker in workers), return_exceptions=True)
-        failure = next((result for result in results if isinstance(result, BaseException)), None)
-        if failure is not None:
+        try:
+            await _load_everywhere(workers, model)
+        except BaseException:
             await self._unload(workers, handle)
-            raise failure
+            raise
         # What a version does before it answers is nobody's request: it is counted aside.
         queue = self._scheduler.open(handle=handle, spec=spec, version=str(version), meter=ModelMeter("", ""))
         meter = self._meter.model(definition.name, str(version))
@@ -70,6 +87,7 @@ class ModelLoader:
             name=definition.name,
             version=version,
             handle=handle,
+            definition=definition,
             config=definition.config,
             spec=spec,
             meter=meter,
@@ -88,6 +106,7 @@ class ModelLoader:
             await self._unload(workers, handle)
             raise
         queue.meter = meter
+        self.hold(definition)
         log.info("model %s version %d is ready", definition.name, version)
         return served
 
@@ -96,12 +115,21 @@ class ModelLoader:
         await self._scheduler.drain(served.queue)
         self._scheduler.close(served.queue)
         await self._unload(served.workers, served.handle)
+        await self.release(served.definition)
         log.info("model %s version %d is unloaded", served.name, served.version)
 
     async def _unload(self, workers: tuple[Worker, ...], handle: int) -> None:
         for result in await asyncio.gather(*(worker.unload(handle) for worker in workers), return_exceptions=True):
             if isinstance(result, BaseException) and not isinstance(result, ErgError):
                 log.error("unloading failed", exc_info=result)
+
+
+async def _load_everywhere(workers: tuple[Worker, ...], model: WorkerModel) -> None:
+    """Return when every worker has the model, or raise the first failure when every one has answered."""
+    results = await asyncio.gather(*(worker.load(model) for worker in workers), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
 
 
 def choose_workers(workers: tuple[Worker, ...], spec: ModelSpec) -> tuple[Worker, ...]:

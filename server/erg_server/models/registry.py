@@ -8,9 +8,10 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from erg_server.errors import ErgError, FailedPreconditionError, NotFoundError, UnavailableError
+from erg_server.errors import ErgError, FailedPreconditionError, InternalError, NotFoundError, UnavailableError
 from erg_server.models.loader import ModelLoader
 from erg_server.models.served_model import ServedModel
+from erg_server.repository.layout import parse_version
 from erg_server.repository.repository import ModelDefinition, ModelRepository
 
 log = logging.getLogger(__name__)
@@ -71,10 +72,10 @@ class ModelRegistry:
             raise self._absent(name, version)
         if not version:
             return next(iter(versions.values()))
-        try:
-            return versions[int(version)]
-        except (KeyError, ValueError):
-            raise self._absent(name, version) from None
+        served = versions.get(parse_version(version) or 0)
+        if served is None:
+            raise self._absent(name, version)
+        return served
 
     def versions(self, name: str) -> tuple[str, ...]:
         """The versions of `name` that answer, newest first."""
@@ -138,6 +139,7 @@ class ModelRegistry:
         known = await asyncio.to_thread(self._repository.scan)
         everything = self._mode is not ControlMode.EXPLICIT or "*" in names
         chosen = sorted(known) if everything else names
+        self._wanted.update(name for name in chosen if name in known)
         results = await asyncio.gather(*(self._load(name, None, {}) for name in chosen), return_exceptions=True)
         for name, result in zip(chosen, results, strict=True):
             if isinstance(result, ErgError):
@@ -151,11 +153,14 @@ class ModelRegistry:
     async def load(self, name: str, config_json: str | None, files: Mapping[str, bytes]) -> None:
         """Load or reload by request; see `_load`.
 
+        Only what loads becomes part of readiness: a caller's mistake must not take the server out of service.
+
         Raises:
             FailedPreconditionError: the control mode is not explicit.
         """
         self._require_explicit("load")
         await self._load(name, config_json, files)
+        self._wanted.add(name)
 
     async def unload(self, name: str) -> None:
         """Stop serving a model; requests it accepted finish.
@@ -172,10 +177,11 @@ class ModelRegistry:
         known = await asyncio.to_thread(self._repository.scan)
         for name in sorted(self._fingerprints.keys() - known.keys()):
             log.info("model %s left the repository", name)
-            if name in self._models:
+            if self.known(name):
                 await self._unload(name)
         for name, entry in sorted(known.items()):
             if self._fingerprints.get(name) != entry.fingerprint:
+                self._wanted.add(name)
                 log.info("model %s changed in the repository", name)
                 try:
                     await self._load(name, None, {})
@@ -196,20 +202,22 @@ class ModelRegistry:
             ErgError: the configuration is wrong, or a version failed to load; the others of it serve.
         """
         async with self._locks.setdefault(name, asyncio.Lock()):
-            self._wanted.add(name)
             try:
                 definition = await asyncio.to_thread(self._repository.open, name, config_json, files or None)
-            except ErgError as error:
-                self._errors[name] = error.message
-                if name not in self._models and isinstance(error, NotFoundError):
-                    self._wanted.discard(name)
+            except Exception as error:  # noqa: BLE001 (whatever it is, the caller and the index are told)
+                told = _told(error, f"model '{name}'")
+                # A name that nobody has is not remembered: there is no end of them.
+                if name in self._wanted or name in self._models:
+                    self._errors[name] = told.message
                 self.notify()
-                raise
+                raise told from (None if told is error else error)
             self._errors.pop(name, None)
+            self._loader.hold(definition)
             try:
                 await self._load_versions(name, definition)
             finally:
                 self.notify()
+                await self._loader.release(definition)
 
     async def _load_versions(self, name: str, definition: ModelDefinition) -> None:
         records = self._models.setdefault(name, {})
@@ -220,13 +228,16 @@ class ModelRegistry:
                 continue
             if current is None or current.served is None:
                 records[number] = _Version("LOADING")
+            record = records[number]
             try:
                 served = await self._loader.load(definition, number)
-            except ErgError as error:
-                failures.append(error)
-                record = records[number]
+            except BaseException as error:
+                told = _told(error, f"model '{name}' version {number}")
                 record.state = "READY" if record.served else "UNAVAILABLE"
-                record.reason = error.message
+                record.reason = told.message
+                if not isinstance(error, Exception):
+                    raise
+                failures.append(told)
                 continue
             old = records.get(number)
             records[number] = _Version("READY", "", served)
@@ -244,10 +255,11 @@ class ModelRegistry:
 
     async def _unload(self, name: str) -> None:
         async with self._locks.setdefault(name, asyncio.Lock()):
-            records = self._models.get(name)
-            if not records:
+            records = self._models.get(name, {})
+            if not self.known(name):
                 raise NotFoundError(f"model '{name}' is not loaded")
             self._wanted.discard(name)
+            self._errors.pop(name, None)
             retired = list(records.items())
             for number, _ in retired:
                 records[number] = _Version("UNAVAILABLE", "unloaded")
@@ -259,7 +271,7 @@ class ModelRegistry:
     def _publish(self, name: str) -> None:
         served = {
             number: record.served
-            for number, record in sorted(self._models[name].items(), reverse=True)
+            for number, record in sorted(self._models.get(name, {}).items(), reverse=True)
             if record.served is not None
         }
         if served:
@@ -292,8 +304,20 @@ class ModelRegistry:
                 f"version {number}: {record.reason or record.state}" for number, record in records.items()
             )
             return UnavailableError(f"model '{name}' does not serve: {reasons}")
-        record = records.get(int(version)) if version.isdecimal() else None
+        record = records.get(parse_version(version) or 0)
         if record is None:
             have = ", ".join(map(str, sorted(records))) or "none"
             return NotFoundError(f"model '{name}' has no version '{version}'; it has {have}")
         return UnavailableError(f"model '{name}' version {version} does not serve: {record.reason or record.state}")
+
+
+def _told(error: BaseException, what: str) -> ErgError:
+    """The error as callers and the index are told of it; anything unforeseen is logged whole."""
+    if isinstance(error, ErgError):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        return UnavailableError(f"{what}: loading it was cancelled")
+    if isinstance(error, OSError):
+        return FailedPreconditionError(f"{what}: {error}")
+    log.error("%s failed to load", what, exc_info=error)
+    return InternalError(f"{what} failed to load: {type(error).__name__}; the server's log has the cause")

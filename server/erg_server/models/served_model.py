@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from erg_server.errors import ErgError, ResourceExhaustedError, UnavailableError
 from erg_server.models.signature import Signature
 from erg_server.pb.model_config_pb2 import ModelConfig
+from erg_server.repository.repository import ModelDefinition
 from erg_server.repository.spec import ModelSpec
 from erg_server.request import InferenceRequest, InferenceResponse, Phases
 from erg_server.scheduling.model_queue import ModelQueue
@@ -25,6 +26,7 @@ class ServedModel:
     name: str
     version: int
     handle: int
+    definition: ModelDefinition
     config: ModelConfig
     spec: ModelSpec
     meter: ModelMeter

@@ -7,11 +7,12 @@ import logging
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from erg_server.clock import MonotonicClock
-from erg_server.errors import ErgError, FailedPreconditionError
+from erg_server.errors import ErgError, FailedPreconditionError, InvalidArgumentError
 from erg_server.models.served_model import ServedModel
-from erg_server.repository.layout import contained_path
+from erg_server.repository.layout import contained_path, read_text
 from erg_server.repository.repository import ModelDefinition
 from erg_server.repository.spec import ModelSpec, TensorSpec, WarmupInput, WarmupSpec
 from erg_server.request import InferenceRequest
@@ -63,13 +64,21 @@ async def check_golden(served: ServedModel, definition: ModelDefinition, version
     outputs = {tensor.name: tensor for tensor in answer.outputs}
     for expected in golden.outputs:
         got = outputs.get(expected.name)
-        if got is None or got.shape != expected.shape:
+        if got is None or (got.datatype, got.shape) != (expected.datatype, expected.shape):
             raise FailedPreconditionError(
-                f"model '{served.name}' version {version}: golden output '{expected.name}' should have shape "
-                f"{list(expected.shape)}, got {'none' if got is None else list(got.shape)}"
+                f"model '{served.name}' version {version}: golden output '{expected.name}' should be "
+                f"{_told(expected)}, got {'none' if got is None else _told(got)}"
             )
-        difference = np.abs(got.numpy().astype(np.float64) - expected.numpy().astype(np.float64))
-        bound = golden.absolute_tolerance + golden.relative_tolerance * np.abs(expected.numpy().astype(np.float64))
+        if got.datatype is DataType.BYTES:
+            if bytes(got.data) != bytes(expected.data):
+                raise FailedPreconditionError(
+                    f"model '{served.name}' version {version} does not reproduce its golden sample: the strings of "
+                    f"output '{expected.name}' differ"
+                )
+            continue
+        wanted = _values(expected)
+        difference = np.abs(_values(got) - wanted)
+        bound = golden.absolute_tolerance + golden.relative_tolerance * np.abs(wanted)
         if not np.all(difference <= bound):
             raise FailedPreconditionError(
                 f"model '{served.name}' version {version} does not reproduce its golden sample: output "
@@ -78,13 +87,24 @@ async def check_golden(served: ServedModel, definition: ModelDefinition, version
             )
 
 
+def _told(tensor: Tensor) -> str:
+    return f"{tensor.datatype.value} {list(tensor.shape)}"
+
+
+def _values(tensor: Tensor) -> npt.NDArray[np.float64]:
+    values = tensor.numpy()
+    if tensor.datatype is DataType.BF16:
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float64)
+
+
 def labels_of(definition: ModelDefinition) -> dict[str, tuple[str, ...]]:
-    """Class labels of the outputs that name a label file, one a line."""
+    """Class labels of the outputs that name a label file, one a line; raises ErgError where it cannot be read."""
     labels: dict[str, tuple[str, ...]] = {}
     for output in definition.spec.outputs:
         if output.label_filename:
             path = contained_path(definition.path, output.label_filename)
-            labels[output.name] = tuple(path.read_text(encoding="utf-8").splitlines())
+            labels[output.name] = tuple(read_text(path).splitlines())
     return labels
 
 
@@ -132,4 +152,10 @@ def _sample_input(
     data = contained_path(definition.path, f"warmup/{stated.data_file}").read_bytes()
     if spec.max_batch_size:
         data *= shape[0]  # the file holds one row
+    needed = math.prod(shape) * stated.datatype.itemsize
+    if needed != len(data) and stated.datatype is not DataType.BYTES:
+        raise InvalidArgumentError(
+            f"{stated.data_file} fills input '{name}' with {len(data)} bytes where {stated.datatype.value} "
+            f"{list(shape)} needs {needed}"
+        )
     return Tensor(name, stated.datatype, shape, data)
