@@ -34,12 +34,26 @@ class BackendCase:
     optional_inputs: bool = True
     rtol: float = 0.0
     """Between a row alone and the same row in a batch; 0 asks for the same bits."""
+    waiting_threads: int = 0
+    """Threads a model has that only hand a batch over or its end back, while nothing else of it runs."""
 
 
 CASES = (
     BackendCase(name="identity", datatypes=DATATYPES, reads_file=False),
     # A matrix product of one row sums in another order than one of many.
     BackendCase(name="onnxruntime", datatypes=DATATYPES, rtol=1e-5),
+    # It refuses what OpenVINO would compute in fewer bits; of INT64 the values that fit 32 (tests/server/backends).
+    BackendCase(
+        name="openvino",
+        datatypes=[
+            datatype
+            for datatype in DATATYPES
+            if datatype not in {DataType.BYTES, DataType.FP64, DataType.UINT64, DataType.INT64}
+        ],
+        optional_inputs=False,
+        rtol=1e-5,
+        waiting_threads=1,
+    ),
 )
 READERS = tuple(case for case in CASES if case.reads_file)
 ECHOES = [
@@ -277,7 +291,7 @@ def test_a_model_starts_no_more_threads_than_its_device_has_cores(
     model = load(case, path, device=Device(kind="cpu", id=0, cores=tuple(range(threads))))
     model.run([np.ones((64, WIDTH), np.float32)])
     started = native_threads() - before
-    assert started <= threads
+    assert started <= threads + case.waiting_threads
     assert threads == 1 or started > 0
     model.close()
 
@@ -285,8 +299,8 @@ def test_a_model_starts_no_more_threads_than_its_device_has_cores(
 @every_backend
 def test_two_models_of_one_backend_do_not_mix(case: BackendCase, tmp_path: Path) -> None:
     first = echo_model(case, tmp_path, DataType.FP32)
-    second = echo_model(case, tmp_path, DataType.INT64)
-    floats, integers = sample(DataType.FP32, 2), sample(DataType.INT64, 3)
+    second = echo_model(case, tmp_path, DataType.INT32)
+    floats, integers = sample(DataType.FP32, 2), sample(DataType.INT32, 3)
     assert bits(second.run([integers])[0]) == bits(integers)
     second.close()
     assert bits(first.run([floats])[0]) == bits(floats)
