@@ -27,3 +27,19 @@ class PassError(ConversionError):
 
 class PromiseError(PassError):
     """A pass wrote something other than what every pass promises."""
+
+
+class SourceError(ConversionError):
+    """The trained model cannot be loaded, or is not what it is said to be."""
+
+
+class TrustError(SourceError):
+    """Going on would run code out of a file, which takes an explicit `--trust`."""
+
+    code = StatusCode.PERMISSION_DENIED
+
+
+class DataError(ConversionError):
+    """Samples are missing, or are not what the model takes; the message names the sample."""
+
+    code = StatusCode.INVALID_ARGUMENT

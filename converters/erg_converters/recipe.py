@@ -1,78 +1,57 @@
-"""A recipe: which model, how it is exported, what it must prove, where it goes. TOML, frozen, every key known."""
+"""A recipe: which model, what is tried on it, what it must prove, where it goes. TOML, frozen, every key known."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import hashlib
 import tomllib
-import typing
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 from erg_converters.errors import RecipeError
+from erg_converters.recipe_checks import check_recipe
+from erg_converters.settings import (
+    CandidateSettings,
+    ChooseSettings,
+    DataSettings,
+    ExportSettings,
+    GateSettings,
+    InputSettings,
+    MeasureSettings,
+    PassStep,
+    PublishSettings,
+    Recipe,
+    SourceSettings,
+)
+from erg_converters.tables import Lines, Place, fill, shown, suggestion
 
-Task = Literal["sentence-embedding", "feature-extraction"]
+__all__ = [
+    "CandidateSettings", "ChooseSettings", "DataSettings", "ExportSettings", "GateSettings", "InputSettings",
+    "MeasureSettings", "PassStep", "PublishSettings", "Recipe", "SourceSettings", "pass_settings", "read_recipe",
+]  # fmt: skip
 
+S = TypeVar("S")
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceSettings:
-    """`path` is a folder with config.json and safetensors, or `package:NAME/FOLDER` inside an installed package."""
-
-    path: str
-    kind: Literal["transformers"] = "transformers"
-    license: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportSettings:
-    """`task` says what the graph ends in: normalised mean-pooled embeddings, or the last hidden state."""
-
-    task: Task = "sentence-embedding"
-    opset: int = 18
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateSettings:
-    """Bounds on the difference from the source over every shape tried; outside them nothing is published."""
-
-    max_absolute_difference: float = 1e-4
-    min_cosine: float = 0.9999
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishSettings:
-    """The model repository, relative to the working folder, and the model's name in it."""
-
-    repository: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """A whole recipe. `sha256` is of the file, so that a published version tells which recipe made it."""
-
-    source: SourceSettings
-    publish: PublishSettings
-    export: ExportSettings = ExportSettings()
-    gate: GateSettings = GateSettings()
-    sha256: str = ""
-
-
-_TABLES: dict[str, type] = {
+TABLES: dict[str, type] = {
     "source": SourceSettings,
     "export": ExportSettings,
+    "calibration": DataSettings,
+    "evaluation": DataSettings,
     "gate": GateSettings,
+    "measure": MeasureSettings,
+    "choose": ChooseSettings,
     "publish": PublishSettings,
 }
+LISTS: dict[str, type] = {"input": InputSettings, "candidate": CandidateSettings}
+_REQUIRED = ("source", "publish")
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a recipe file.
+    """Read a recipe file. The passes' own settings are left for `pass_settings`, once the passes are known.
 
     Raises:
-        RecipeError: unreadable, not TOML, an unknown or missing key, or a value of the wrong type.
+        RecipeError: unreadable, not TOML, an unknown or missing key, a value of the wrong type or out of its bounds, or
+            tables that do not fit each other. The message has file, line, key and what to write instead.
     """
     try:
         raw = path.read_bytes()
@@ -81,68 +60,63 @@ def read_recipe(path: Path) -> Recipe:
     try:
         text = raw.decode()
         stated = tomllib.loads(text)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: not TOML: {error}") from error
+    lines = Lines(str(path), text)
     tables: dict[str, Any] = {}
     for key, value in stated.items():
-        kind = _TABLES.get(key)
-        if kind is None:
-            raise RecipeError(f"{path}:{_line(text, key)}: unknown table [{key}]{_hint(key, _TABLES)}")
-        if not isinstance(value, dict):
-            raise RecipeError(f"{path}:{_line(text, key)}: '{key}' is a table: write [{key}]")
-        tables[key] = _table(path, text, key, kind, value)
-    for name in ("source", "publish"):
+        if key in TABLES:
+            if not isinstance(value, dict):
+                raise RecipeError(f"{lines.where(key, 0)}: '{key}' is a table: write [{key}]")
+            tables[key] = fill(TABLES[key], value, Place(lines=lines, table=key))
+        elif key in LISTS:
+            tables[f"{key}s"] = _list(key, value, lines)
+        else:
+            raise RecipeError(f"{lines.where(key, 0)}: unknown table [{key}]{suggestion(key, [*TABLES, *LISTS])}")
+    for name in _REQUIRED:
         if name not in tables:
-            raise RecipeError(f"{path}: table [{name}] is missing")
-    return Recipe(**tables, sha256=hashlib.sha256(raw).hexdigest())
+            raise RecipeError(f"{path}: table [{name}] is missing; `erg convert init MODEL` writes a whole recipe")
+    recipe = Recipe(**tables, path=path, sha256=hashlib.sha256(raw).hexdigest())
+    check_recipe(recipe, lines)
+    return recipe
 
 
-def _table(path: Path, text: str, table: str, kind: type, stated: dict[str, Any]) -> Any:
-    hints = typing.get_type_hints(kind)
-    values: dict[str, Any] = {}
-    for key, value in stated.items():
-        where = f"{path}:{_line(text, key, table)}: {table}.{key}"
-        if key not in hints:
-            raise RecipeError(f"{where} is unknown{_hint(key, hints)}")
-        values[key] = _value(where, hints[key], value)
-    missing = [
-        field.name
-        for field in dataclasses.fields(kind)
-        if field.default is dataclasses.MISSING and field.name not in values
-    ]
-    if missing:
-        raise RecipeError(f"{path}: {table}.{missing[0]} is missing")
-    return kind(**values)
+def pass_settings(step: PassStep, kind: type[S]) -> S:
+    """The settings of one entry of `passes`, as the pass's own dataclass; raises RecipeError with file and line."""
+    return fill(kind, step.stated, step.place)
 
 
-def _value(where: str, hint: Any, value: Any) -> Any:
-    choices = typing.get_args(hint)
-    if choices:
-        if value not in choices:
-            raise RecipeError(f"{where} is one of {', '.join(map(repr, choices))}, not {value!r}")
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not hint:
-        raise RecipeError(f"{where} takes a {hint.__name__}, not {value!r}")
-    return value
+def _list(key: str, value: Any, lines: Lines) -> tuple[Any, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise RecipeError(f"{lines.where(key, 0)}: '{key}' is a list of tables: write [[{key}]]")
+    found = []
+    for index, item in enumerate(value):
+        place = Place(lines=lines, table=key, index=index)
+        if key != "candidate":
+            found.append(fill(LISTS[key], item, place))
+            continue
+        rest = {name: stated for name, stated in item.items() if name != "passes"}
+        # Built without its passes first: a wrong name or backend is told before anything inside of the passes.
+        plain = fill(CandidateSettings, rest, place)
+        passes = _passes(item.get("passes", []), place)
+        found.append(
+            CandidateSettings(name=plain.name, backend=plain.backend, precision=plain.precision, passes=passes)
+        )
+    return tuple(found)
 
 
-def _hint(word: str, known: typing.Iterable[str]) -> str:
-    names = list(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; there are {', '.join(names)}"
-
-
-def _line(text: str, key: str, table: str = "") -> int:
-    """The line that states `key`, looked for below [table]; 1 where it is written some other way."""
-    within = not table
-    for number, line in enumerate(text.splitlines(), 1):
-        stripped = line.strip()
-        if table and stripped.startswith("["):
-            within = stripped.strip("[] ") == table
-        elif within and stripped.split("=")[0].strip().strip("\"'") == key:
-            return number
-        if not table and stripped.strip("[] ") == key:
-            return number
-    return 1
+def _passes(value: Any, place: Place) -> tuple[PassStep, ...]:
+    usage = 'is a list of tables: passes = [{ pass = "quantize_dynamic" }]'
+    if not isinstance(value, list):
+        raise place.error("passes", usage)
+    steps = []
+    inside = Place(lines=place.lines, table=place.table, index=place.index, key="passes")
+    for item in value:
+        if not isinstance(item, Mapping):
+            raise place.error("passes", usage)
+        name = item.get("pass")
+        if not isinstance(name, str) or not name:
+            raise inside.error("pass", f'names the pass, as in {{ pass = "quantize_dynamic" }}, not {shown(name)}')
+        stated = {key: setting for key, setting in item.items() if key != "pass"}
+        steps.append(PassStep(name=name, stated=stated, place=inside))
+    return tuple(steps)
