@@ -11,7 +11,8 @@ import h11
 
 log = logging.getLogger(__name__)
 
-IDLE_TIMEOUT_S = 30.0
+EXCHANGE_TIMEOUT_S = 30.0
+"""From one answer to the end of the next, reading and writing included: what a client may take, however it dawdles."""
 MAX_CONNECTIONS = 64
 """Scrapers and probes keep a handful; a port that anyone may reach must not hold more."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -21,12 +22,19 @@ class Endpoints:
     """A small HTTP/1.1 server. A stuck event loop does not answer, which is what a liveness probe should find."""
 
     def __init__(
-        self, *, address: str, port: int, metrics: Callable[[], bytes], ready: Callable[[], tuple[bool, str]]
+        self,
+        *,
+        address: str,
+        port: int,
+        metrics: Callable[[], bytes],
+        ready: Callable[[], tuple[bool, str]],
+        exchange_timeout_s: float = EXCHANGE_TIMEOUT_S,
     ) -> None:
         self._address = address
         self._port = port
         self._metrics = metrics
         self._ready = ready
+        self._exchange_timeout_s = exchange_timeout_s
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -58,37 +66,45 @@ class Endpoints:
             writer.close()
             return
         self._connections.add(task)
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=8 << 10)
         try:
-            await self._serve(reader, writer)
+            keep = True
+            while keep:
+                async with asyncio.timeout(self._exchange_timeout_s):
+                    keep = await self._exchange(connection, reader, writer)
+            writer.close()
+            async with asyncio.timeout(self._exchange_timeout_s):
+                await writer.wait_closed()
         except (ConnectionError, TimeoutError, asyncio.CancelledError):
             pass
         finally:
             self._connections.discard(task)
-            writer.close()
-            with contextlib.suppress(Exception, asyncio.CancelledError):
-                await writer.wait_closed()
+            # What a client does not read is dropped: a graceful close would wait for it for ever.
+            writer.transport.abort()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=8 << 10)
+    async def _exchange(
+        self, connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        """Answer one request; False where the connection carries no other."""
         while True:
             try:
                 event = connection.next_event()
                 if event is h11.NEED_DATA:
-                    async with asyncio.timeout(IDLE_TIMEOUT_S):
-                        connection.receive_data(await reader.read(8 << 10))
+                    connection.receive_data(await reader.read(8 << 10))
                     continue
             except h11.RemoteProtocolError as error:
                 await _send(connection, writer, error.error_status_hint, "text/plain", b"bad request\n")
-                return
+                return False
             if isinstance(event, h11.Request):
                 status, kind, body = self._answer(event)
                 await _send(connection, writer, status, kind, body, head=event.method == b"HEAD")
             elif isinstance(event, h11.EndOfMessage):
                 if connection.our_state is not h11.DONE:
-                    return
+                    return False
                 connection.start_next_cycle()
+                return True
             elif isinstance(event, h11.ConnectionClosed) or connection.our_state is h11.MUST_CLOSE:
-                return
+                return False
 
     def _answer(self, request: h11.Request) -> tuple[int, str, bytes]:
         if request.method not in {b"GET", b"HEAD"}:
@@ -118,9 +134,10 @@ async def _send(
     head: bool = False,
 ) -> None:
     headers = [("content-type", content_type), ("content-length", str(len(body)))]
+    if status == 405:
+        headers.append(("allow", "GET, HEAD"))
     with contextlib.suppress(h11.LocalProtocolError):
         writer.write(connection.send(h11.Response(status_code=status, headers=headers)) or b"")
         writer.write((b"" if head else connection.send(h11.Data(data=body))) or b"")
         writer.write(connection.send(h11.EndOfMessage()) or b"")
-    async with asyncio.timeout(IDLE_TIMEOUT_S):
-        await writer.drain()
+    await writer.drain()
