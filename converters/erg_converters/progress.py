@@ -1,0 +1,87 @@
+"""Shows each step of a conversion with its clock and bar while it runs, and keeps what became of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from erg_server.errors import ErgError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from erg_converters.report import Status, StepRecord
+
+_MARKS = {
+    "done": "[green]done[/]",
+    "cached": "[cyan]cached[/]",
+    "failed": "[red]failed[/]",
+    "skipped": "[dim]skipped[/]",
+}
+
+
+@dataclass(slots=True)
+class RunningStep:
+    """A step under way: whoever runs it reports how far it is and sets what it found."""
+
+    progress: Progress
+    task: TaskID
+    status: Status = "done"
+    figures: Mapping[str, str] = field(default_factory=dict)
+    cached_seconds: float | None = None
+    """What it took when it ran, of a step whose result was there already."""
+
+    def advance(self, done: int, total: int) -> None:
+        """Show that `done` of `total` parts are done."""
+        self.progress.update(self.task, completed=done, total=total)
+
+
+class Steps:
+    """The steps of one run, in order."""
+
+    def __init__(self, console: Console) -> None:
+        self.records: list[StepRecord] = []
+        self.progress = Progress(
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            TimeElapsedColumn(),
+            console=console,
+        )
+
+    @contextmanager
+    def step(self, name: str, candidate: str = "") -> Iterator[RunningStep]:
+        """Run one step; an ErgError is recorded as its failure, and raised on."""
+        label = f"{candidate}: {name}" if candidate else name
+        running = RunningStep(self.progress, self.progress.add_task(label, total=None))
+        began_s = time.monotonic()
+        message = ""
+        try:
+            yield running
+        except BaseException as error:
+            running.status = "failed"
+            message = error.message if isinstance(error, ErgError) else str(error) or type(error).__name__
+            raise
+        finally:
+            seconds = time.monotonic() - began_s
+            record = StepRecord(
+                name=name,
+                candidate=candidate,
+                status=running.status,
+                seconds=seconds if running.cached_seconds is None else running.cached_seconds,
+                figures=dict(running.figures),
+                message=message,
+            )
+            self.records.append(record)
+            told = message or ", ".join(f"{key} {value}" for key, value in running.figures.items())
+            # Escaped: messages carry brackets, which rich would take for styles.
+            told = told.replace("[", r"\[")
+            mark = f"[{_COLOURS[running.status]}]{running.status}[/]"
+            self.progress.update(
+                running.task, total=1, completed=1, description=f"{label} {mark}{': ' if told else ''}{told}"
+            )
+
+    def skip(self, name: str, candidate: str, why: str) -> None:
+        """Record a step that will not be run."""
+        self.records.append(StepRecord(name=name, candidate=candidate, status="skipped", message=why))
