@@ -46,7 +46,7 @@ def compared_table(one: Report, other: Report) -> Table:
         chosen = [("*" if report.chosen == row.name else "") for report in (one, other)]
         table.add_row(
             row.name,
-            _change(*(f"{side.status}{mark}" if side else "–" for side, mark in zip(sides, chosen, strict=True))),
+            _change(*(f"{side.status}{mark}" if side else "-" for side, mark in zip(sides, chosen, strict=True))),
             _change(*(_number(side.speedup if side else None, "{:.2f}") for side in sides)),
             _change(*(_number(side.drop if side else None, "{:+.4f}") for side in sides)),
             _change(*(_number(side.cosine if side else None, "{:.5f}") for side in sides)),
@@ -76,7 +76,7 @@ def _side(report: Report, name: str) -> Side | None:
 
 
 def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else form.format(value)
+    return "-" if value is None else form.format(value)
 
 
 def _change(before: str, after: str) -> str:

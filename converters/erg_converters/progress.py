@@ -13,12 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from erg_converters.report import Status, StepRecord
 
-_MARKS = {
-    "done": "[green]done[/]",
-    "cached": "[cyan]cached[/]",
-    "failed": "[red]failed[/]",
-    "skipped": "[dim]skipped[/]",
-}
+_COLOURS = {"done": "green", "cached": "cyan", "failed": "red", "skipped": "dim"}
 
 
 @dataclass(slots=True)

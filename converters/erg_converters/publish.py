@@ -149,12 +149,13 @@ def _place(publication: Publication, build: Path) -> tuple[Artifact, ...]:
 
 def _manifest(publication: Publication, artifacts: tuple[Artifact, ...]) -> Manifest:
     winner = publication.winner.name
+    otherwise = f"the plain model, where {publication.winner.backend} is not installed"
     selected = [Selection(device="cpu", artifact=winner, reason=publication.reason)]
     selected += [
         Selection(
             device="cpu",
             artifact=each.name,
-            reason=f"the plain model, where {publication.winner.backend} is not installed",
+            reason=otherwise,
         )
         for each in artifacts
         if each.name != winner
