@@ -84,6 +84,12 @@ class _LevelFilter(logging.Filter):
         return self._settings.info if record.levelno >= logging.INFO else self._settings.verbose_level > 0
 
 
+# A message may hold what a client sent: no part of it may pass for a line of ours or steer a terminal.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) != "\t"} | {
+    ord("\n"): "\n    "
+}
+
+
 class _LineFormatter(logging.Formatter):
     """`I1123 21:15:02.123456 message` as Triton's default, or with an ISO 8601 time in UTC."""
 
@@ -98,7 +104,7 @@ class _LineFormatter(logging.Formatter):
             prefix = f"{time.strftime('%Y-%m-%dT%H:%M:%S', moment)}.{micros:06d}Z {record.levelname[0]}"
         else:
             prefix = f"{record.levelname[0]}{time.strftime('%m%d %H:%M:%S', moment)}.{micros:06d}"
-        text = f"{prefix} {record.name.removeprefix('erg_server.')}: {record.getMessage()}"
+        text = f"{prefix} {record.name.removeprefix('erg_server.')}: {record.getMessage().translate(_CONTROLS)}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,13 +17,16 @@ from erg_server.request import Phases
 log = logging.getLogger(__name__)
 
 LEVELS = ("OFF", "TIMESTAMPS")
+MAX_KEPT = 10_000
+"""Traces kept in memory for one file, about 1 KB each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceSettings:
     """Triton's trace settings. Of every `rate` requests one is traced, until `count` were (-1: without end).
 
-    `log_frequency` traces go into one numbered file; 0 collects them and writes once, when tracing ends.
+    `log_frequency` traces go into one numbered file; 0 collects them all in one file, written when the settings change,
+    when the server ends, and whenever `MAX_KEPT` wait.
     """
 
     level: str = "OFF"
@@ -118,8 +122,9 @@ class Tracer:
         self._settings = self._defaults
         self._overrides: dict[str, dict[str, Any]] = {}
         self._samplers: dict[str, _Sampler] = {}
-        self._traces: dict[str, list[dict[str, Any]]] = {}
-        self._numbers: dict[str, int] = {}
+        # By file, and whether it is numbered.
+        self._traces: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+        self._numbers: Counter[str] = Counter()
         self._ids = itertools.count(1)
         self.enabled = self._settings.level != "OFF"
         """Whether anything is traced at all: what a request looks at first."""
@@ -142,7 +147,9 @@ class Tracer:
                     override.pop(field, None)
                 else:
                     override[field] = value
-            self._samplers[model] = _Sampler()
+            if not override:
+                del self._overrides[model]
+            self._samplers.pop(model, None)
         else:
             cleared = {item.name: getattr(self._defaults, item.name) for item in fields(TraceSettings)}
             stated_or_cleared = {field: cleared[field] if value is None else value for field, value in changes.items()}
@@ -154,9 +161,11 @@ class Tracer:
 
     def sample(self, model: str) -> bool:
         """Whether this request of `model` is traced; call it once a request, and only while `enabled`."""
-        sampler = self._samplers.get(model)
+        # Models without settings of their own share the global rate and count.
+        key = model if model in self._overrides else ""
+        sampler = self._samplers.get(key)
         if sampler is None:
-            sampler = self._samplers[model] = _Sampler()
+            sampler = self._samplers[key] = _Sampler()
         return sampler.sample(self.settings(model))
 
     def record(self, *, model: str, version: str, request_id: str, phases: Phases) -> None:
@@ -174,24 +183,39 @@ class Tracer:
             ("COMPUTE_END", compute_start_ns + compute_ns),
             ("REQUEST_END", phases.completed_ns),
         )
-        pending = self._traces.setdefault(settings.file, [])
+        key = settings.file, settings.log_frequency > 0
+        pending = self._traces.setdefault(key, [])
         pending.append({"id": trace_id, "model_name": model, "model_version": int(version), "request_id": request_id})
-        pending.append({"id": trace_id, "timestamps": [{"name": name, "ns": at_ns} for name, at_ns in stamps]})
-        if settings.log_frequency and len(pending) >= 2 * settings.log_frequency:
-            number = self._numbers.get(settings.file, 0)
-            self._numbers[settings.file] = number + 1
-            self._write(settings.file, f".{number}")
+        times = [{"name": name, "ns": min(at_ns, phases.completed_ns)} for name, at_ns in stamps]
+        pending.append({"id": trace_id, "timestamps": times})
+        if len(pending) >= 2 * (settings.log_frequency or MAX_KEPT):
+            self._write(*key)
 
     def flush(self) -> None:
         """Write every trace that is kept."""
-        for file in [file for file, traces in self._traces.items() if traces]:
-            self._write(file, f".{self._numbers[file]}" if file in self._numbers else "")
+        for key in list(self._traces):
+            self._write(*key)
 
-    def _write(self, file: str, suffix: str) -> None:
-        traces = self._traces.pop(file)
-        path = Path(file + suffix)
+    def _write(self, file: str, numbered: bool) -> None:
+        traces = self._traces.pop((file, numbered))
+        path = Path(f"{file}.{self._numbers[file]}" if numbered else file)
+        if numbered:
+            self._numbers[file] += 1
         try:
-            earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-            path.write_text(json.dumps(earlier + traces), encoding="utf-8")
+            _append(path, json.dumps(traces))
         except (OSError, ValueError) as error:
             log.error("%d traces were not written to %s: %s", len(traces) // 2, path, error)  # noqa: TRY400
+
+
+def _append(path: Path, array: str) -> None:
+    """Join a JSON array to the one that a file ends with, without reading what it holds."""
+    with path.open("a+b") as file:
+        if size := file.tell():
+            file.seek(0)
+            first = file.read(1)
+            file.seek(max(0, size - 2))
+            if first != b"[" or file.read() != b"}]":
+                raise ValueError("the file that is there holds no traces")
+            file.truncate(size - 1)
+            array = f", {array[1:]}"
+        file.write(array.encode())
