@@ -66,13 +66,16 @@ _EXACTNESS = ("bf16", "f16", "f32")
 class OpenVinoModel:
     """One compiled model with one request: a worker runs one batch at a time."""
 
-    def __init__(self, graph: ov.Model, compile_model: Callable[[], ov.CompiledModel], model: ModelLoad) -> None:
-        """Takes `graph` over, as it was read; raises RuntimeError where `compile_model` does."""
+    def __init__(
+        self, read: Callable[[], ov.Model], compile_model: Callable[[ov.Model], ov.CompiledModel], model: ModelLoad
+    ) -> None:
+        """Raises RuntimeError where one of the calls does."""
+        graph = read()
         self._inputs = model.spec.inputs
         self._outputs = [(spec, _port(graph.outputs, spec, "output", model)) for spec in model.spec.outputs]
         self._ports = [_port(graph.inputs, spec, "input", model) for spec in model.spec.inputs]
-        self._compile = compile_model
-        self._request: ov.InferRequest | None = compile_model().create_infer_request()
+        self._compile: Callable[[], ov.CompiledModel] = lambda: compile_model(read())
+        self._request: ov.InferRequest | None = compile_model(graph).create_infer_request()
         self._shapes = ShapeCheck(graph, self._ports, batched=model.spec.max_batch_size > 0)
 
     def run(self, inputs: Sequence[Array | None]) -> Sequence[Array]:
@@ -142,13 +145,12 @@ class OpenVinoBackend:
                     f"{_REFUSED[spec.datatype]}; use backend 'onnxruntime'"
                 )
         properties = compile_properties(model)
-        path = str(model.path)
-
-        def compiled() -> ov.CompiledModel:
-            return self._core.compile_model(self._core.read_model(path), "CPU", properties)
-
         try:
-            loaded = OpenVinoModel(self._core.read_model(path), compiled, model)
+            loaded = OpenVinoModel(
+                lambda: self._core.read_model(str(model.path)),
+                lambda graph: self._core.compile_model(graph, "CPU", properties),
+                model,
+            )
         except ErgError:
             raise
         except Exception as error:

@@ -6,8 +6,9 @@ from importlib.metadata import entry_points
 
 from erg_server.backends.base import Backend
 from erg_server.errors import InvalidArgumentError, UnimplementedError
+from erg_server.repository.installed import BACKEND_GROUP
 
-BACKEND_GROUP = "erg.backends"
+_INSTALL = {"onnxruntime": "pip install 'erg[cpu]' (or 'erg[gpu]' for CUDA)", "openvino": "pip install 'erg[cpu]'"}
 
 
 def backend_names() -> tuple[str, ...]:
@@ -27,8 +28,8 @@ def create_backend(name: str) -> Backend:
             backend: Backend = point.load()()
         except ImportError as error:
             raise UnimplementedError(
-                f"backend '{name}' needs {error.name or error}, which is not installed: pip install 'erg[cpu]' "
-                "(or 'erg[gpu]' for CUDA)"
+                f"backend '{name}' needs {error.name or error}, which is not installed"
+                f"{f': {_INSTALL[name]}' if name in _INSTALL else ''}"
             ) from error
         return backend
     raise InvalidArgumentError(f"no backend is called '{name}'; installed are {', '.join(backend_names())}")

@@ -14,7 +14,9 @@ from erg_server.errors import ErgError, FailedPreconditionError
 from erg_server.models.served_model import ServedModel
 from erg_server.models.signature import Signature
 from erg_server.models.warmup import check_golden, labels_of, run_warmup
+from erg_server.repository.installed import usable_backends
 from erg_server.repository.repository import ModelDefinition, ModelRepository
+from erg_server.repository.selection import ServingPlan
 from erg_server.repository.spec import ModelSpec
 from erg_server.scheduling.scheduler import Scheduler
 from erg_server.telemetry.meter import Meter, ModelMeter
@@ -61,17 +63,18 @@ class ModelLoader:
         Raises:
             ErgError: it does not load; nothing of it stays behind.
         """
-        spec = definition.spec
-        workers = choose_workers(self._workers, spec)
+        workers = choose_workers(self._workers, definition.spec)
         identity = self.identity(definition, version)
         await asyncio.to_thread(self._repository.verify, definition, version)
+        plan = await asyncio.to_thread(_plan, definition, version, workers[0].device)
+        spec = plan.spec
         handle = next(self._handles)
         model = WorkerModel(
             handle=handle,
             name=definition.name,
             version=version,
-            config=definition.config,
-            model_path=definition.model_file(version),
+            config=plan.config,
+            model_path=plan.path,
             spec=spec,
         )
         log.info("loading model %s version %d on %d workers", definition.name, version, len(workers))
@@ -88,7 +91,7 @@ class ModelLoader:
             version=version,
             handle=handle,
             definition=definition,
-            config=definition.config,
+            config=plan.config,
             spec=spec,
             meter=meter,
             queue=queue,
@@ -122,6 +125,18 @@ class ModelLoader:
         for result in await asyncio.gather(*(worker.unload(handle) for worker in workers), return_exceptions=True):
             if isinstance(result, BaseException) and not isinstance(result, ErgError):
                 log.error("unloading failed", exc_info=result)
+
+
+def _plan(definition: ModelDefinition, version: int, device: Device) -> ServingPlan:
+    """How the version is served on its workers, told in the log."""
+    plan = definition.plan(version, device.kind, usable_backends())
+    what = f"by {plan.spec.backend}, as configured"
+    if plan.artifact is not None:
+        precision = f" in {plan.artifact.precision}" if plan.artifact.precision else ""
+        limit = f", at most {plan.spec.batch_limit} rows a batch" if plan.spec.batch_limit else ""
+        what = f"as '{plan.artifact.name}' ({plan.artifact.file} by {plan.spec.backend}{precision}{limit})"
+    log.info("model %s version %d is served %s: %s", definition.name, version, what, plan.reason)
+    return plan
 
 
 async def _load_everywhere(workers: tuple[Worker, ...], model: WorkerModel) -> None:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from erg_server.pb import model_config_pb2 as pb
 from erg_server.repository.config import ConfigDocument
+from erg_server.repository.manifest import Artifact
 from erg_server.repository.onnx_safety import read_onnx
 from erg_server.repository.onnx_signature import OnnxSignature, OnnxTensor, signature_of
 from erg_server.repository.problem import ConfigError, Problem, did_you_mean
@@ -26,14 +27,20 @@ DEFAULT_MAX_BATCH_SIZE = 4
 PLATFORMS: Mapping[str, str] = {"onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt"}
 """Triton's older way to name a backend."""
 
-MODEL_FILENAMES: Mapping[str, str] = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
-"""What a backend calls its file where the configuration does not."""
+MODEL_FILENAMES: Mapping[str, str] = {"onnxruntime": "model.onnx", "tensorrt": "model.plan", "openvino": "model.onnx"}
+"""What a backend calls its file where the configuration does not; the first of them is who reads it by default."""
+
+ONNX_BACKENDS = frozenset({"onnxruntime", "openvino"})
+"""Those whose file tells the inputs and outputs."""
 
 
-def complete(document: ConfigDocument, name: str, version: Path | None) -> ConfigDocument:
+def complete(
+    document: ConfigDocument, name: str, version: Path | None, stand_in: Artifact | None = None
+) -> ConfigDocument:
     """The configuration of model `name` with everything that can be known filled in.
 
-    `version` is the folder whose file is read, None to complete without one.
+    `version` is the folder whose file is read, None to complete without one; `stand_in` is read where the folder has no
+    file of the name that the backend would look for.
 
     Raises:
         ConfigError: the configuration contradicts the file.
@@ -43,10 +50,10 @@ def complete(document: ConfigDocument, name: str, version: Path | None) -> Confi
     config.CopyFrom(document.config)
     completed = dataclasses.replace(document, config=config)
     config.name = config.name or name
-    _complete_backend(config, version)
+    complete_backend(completed, version, stand_in)
     if config.version_policy.WhichOneof("policy_choice") is None:
         config.version_policy.latest.num_versions = 1
-    if config.backend == "onnxruntime" and version is not None:
+    if config.backend in ONNX_BACKENDS and version is not None:
         path = model_file(version, config.default_model_filename)
         signature = signature_of(read_onnx(path))
         problems = _complete_tensors(completed, signature, path)
@@ -68,6 +75,19 @@ def model_file(version: Path, filename: str) -> Path:
     """
     path = version / filename if filename else version
     return path / filename if filename and path.is_dir() and (path / filename).exists() else path
+
+
+def complete_backend(document: ConfigDocument, version: Path | None, stand_in: Artifact | None = None) -> None:
+    """Fill in the backend, the platform and the model's file, in the document's own configuration; see `complete`."""
+    config = document.config
+    _complete_backend(config, version)
+    if stand_in is None or version is None or document.gives("default_model_filename"):
+        return
+    filename = config.default_model_filename
+    if config.backend in ("", stand_in.backend) and not (filename and model_file(version, filename).is_file()):
+        config.backend = stand_in.backend
+        config.default_model_filename = stand_in.file
+        _complete_backend(config, version)
 
 
 def _complete_backend(config: pb.ModelConfig, version: Path | None) -> None:

@@ -6,12 +6,11 @@ import dataclasses
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from erg_server.errors import ErgError, NotFoundError
-from erg_server.repository.autocomplete import complete
 from erg_server.repository.config import ConfigDocument, read_config
+from erg_server.repository.installed import installed_backends
 from erg_server.repository.layout import (
     CONFIG_FILENAMES,
     STAGING_PREFIX,
@@ -22,6 +21,7 @@ from erg_server.repository.layout import (
 )
 from erg_server.repository.problem import ConfigError, Problem
 from erg_server.repository.repository import ModelRepository
+from erg_server.repository.selection import complete_version
 from erg_server.repository.spec import ModelSpec
 from erg_server.repository.validation import validate
 
@@ -77,7 +77,7 @@ def check_model(path: Path, backends: Collection[str] | None = None) -> ModelRep
         document = read_config(path)
         versions = choose_versions(document.config.version_policy, versions_on_disk(path))
         newest = contained_path(path, str(versions[-1])) if versions else None
-        document = complete(document, name, newest)
+        document = complete_version(document, name, newest)
     except ErgError as error:
         return ModelReport(name=name, path=path, problems=tuple(_problems_of(error, path)))
     problems = validate(document, name, backends)
@@ -91,11 +91,6 @@ def check_model(path: Path, backends: Collection[str] | None = None) -> ModelRep
     return ModelReport(
         name=name, path=path, problems=tuple(problems), versions=versions, backend=document.config.backend
     )
-
-
-def installed_backends() -> frozenset[str]:
-    """The names of the backends that packages here register; none of them is imported."""
-    return frozenset(point.name for point in entry_points(group="erg.backends"))
 
 
 def _is_model(path: Path) -> bool:

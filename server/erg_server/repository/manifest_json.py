@@ -24,7 +24,7 @@ class ManifestFormatError(ValueError):
 
 def encode(value: Any) -> str:
     """The dataclass as indented JSON, keys in the order of its fields."""
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def decode(text: str, kind: type[_T], format_version: int) -> _T:
@@ -40,16 +40,17 @@ def decode(text: str, kind: type[_T], format_version: int) -> _T:
     return result
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value as JSON has it."""
     if isinstance(value, Tensor):
         data = base64.b64encode(value.data).decode("ascii")
         return {"name": value.name, "datatype": value.datatype.value, "shape": list(value.shape), "data": data}
     if dataclasses.is_dataclass(value):
-        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+        return {each.name: plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return value
 
 

@@ -7,13 +7,13 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from erg_server.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from erg_server.pb import model_config_pb2 as pb
-from erg_server.repository.autocomplete import check_signature, complete, model_file
+from erg_server.repository.autocomplete import ONNX_BACKENDS, check_signature, model_file
 from erg_server.repository.config import ConfigDocument, parse_override, read_config
 from erg_server.repository.layout import (
     CONFIG_FILENAMES,
@@ -28,6 +28,15 @@ from erg_server.repository.layout import (
 from erg_server.repository.manifest import Golden, Manifest, list_files, load_manifest, verify_files
 from erg_server.repository.onnx_safety import check_external_data, read_onnx
 from erg_server.repository.problem import ConfigError
+from erg_server.repository.selection import (
+    DeviceKind,
+    ServingPlan,
+    check_artifacts,
+    complete_version,
+    own_document,
+    plan_version,
+    with_artifact,
+)
 from erg_server.repository.spec import ModelSpec
 from erg_server.repository.validation import validate
 
@@ -73,8 +82,26 @@ class ModelDefinition:
         """The folder of one version."""
         return self.path / str(version)
 
+    def plan(self, version: int, device: DeviceKind, installed: Collection[str]) -> ServingPlan:
+        """How one version is served on devices of a kind with the backends that are installed; see `plan_version`."""
+        return plan_version(self.document, self.version_path(version), device, installed)
+
+    def variants(self, version: int) -> Iterator[ConfigDocument]:
+        """The configuration of everything that the version may be served as: its plain file, and its artifacts.
+
+        Raises ManifestError as `manifest` does.
+        """
+        manifest = self.manifest(version)
+        own = own_document(self.document, self.version_path(version))
+        artifacts = manifest.artifacts if manifest is not None else ()
+        served_as = {(artifact.backend, artifact.file) for artifact in artifacts}
+        if (own.config.backend, own.config.default_model_filename) not in served_as:
+            yield own
+        for artifact in artifacts:
+            yield with_artifact(own, artifact)
+
     def model_file(self, version: int) -> Path:
-        """What the backend loads: a file, or the version's folder where the configuration names no file."""
+        """What the configuration alone would load: a file, or the version's folder where it names none."""
         return model_file(self.version_path(version), self.spec.default_model_filename)
 
     def fingerprint(self, version: int) -> str:
@@ -158,19 +185,21 @@ class ModelRepository:
         """Check the files of one version before a worker reads them.
 
         Raises:
-            ManifestError: they are not those of its manifest.
+            ManifestError: they are not those of its manifest, or not what it says of its artifacts.
             InvalidArgumentError: an ONNX file reaches outside its folder.
-            ConfigError: the file's inputs and outputs are not the configuration's.
+            ConfigError: a file's inputs and outputs are not the configuration's.
         """
         folder = definition.version_path(version)
         manifest = definition.manifest(version)
         if manifest is not None:
             verify_files(folder, manifest)
-        if definition.spec.backend == "onnxruntime":
-            path = definition.model_file(version)
-            contained_path(definition.path, path.relative_to(definition.path).as_posix())
-            check_external_data(read_onnx(path), path)
-            check_signature(definition.document, folder)
+            check_artifacts(manifest, folder)
+        for variant in definition.variants(version):
+            path = model_file(folder, variant.config.default_model_filename)
+            if variant.config.backend in ONNX_BACKENDS or path.suffix == ".onnx":
+                contained_path(definition.path, path.relative_to(definition.path).as_posix())
+                check_external_data(read_onnx(path), path)
+                check_signature(variant, folder)
 
     def close(self) -> None:
         """Release the files of every load request."""
@@ -212,14 +241,14 @@ def _define(name: str, path: Path, document: ConfigDocument, *, overridden: bool
     if not versions:
         raise FailedPreconditionError(f"model '{name}' has no version: {path} has no folder called 1, 2, …")
     newest = contained_path(path, str(versions[-1]))
-    completed = complete(document, name, newest)
+    completed = complete_version(document, name, newest)
     problems = validate(completed, name)
     if any(problem.severity == "error" for problem in problems):
         raise ConfigError(problem for problem in problems if problem.severity == "error")
-    filename = completed.config.default_model_filename
-    for version in versions if filename else ():
-        found = model_file(contained_path(path, str(version)), filename)
-        contained_path(path, found.relative_to(path).as_posix())
+    for version in versions:
+        folder = contained_path(path, str(version))
+        filename = own_document(completed, folder).config.default_model_filename
+        contained_path(path, model_file(folder, filename).relative_to(path).as_posix())
     return ModelDefinition(
         name=name,
         path=path,

@@ -210,7 +210,8 @@ class ModelSpec:
     """One model's completed configuration.
 
     `max_batch_size` is 0 for a model whose tensors have no batch axis of ours. `batching` is None where the server
-    joins no requests. `instance_count` is the number asked for on each device, 0 for the server's own choice, and
+    joins no requests. `batch_limit` caps the rows of a batch that it forms, not those of a request; 0 for no other cap
+    than `max_batch_size`. `instance_count` is the number asked for on each device, 0 for the server's own choice, and
     `gpus` the device indices asked for, () for all.
     """
 
@@ -223,6 +224,7 @@ class ModelSpec:
     batching: BatchingPolicy | None = None
     padding: PaddingRule | None = None
     decoupled: bool = False
+    batch_limit: int = 0
     instance_kind: InstanceKind = "AUTO"
     instance_count: int = 0
     gpus: tuple[int, ...] = ()

@@ -64,11 +64,11 @@ class BatchLimits:
 
     @classmethod
     def of(cls, spec: ModelSpec, max_bytes: int) -> BatchLimits:
-        """The limits that a model's configuration states."""
+        """The limits that a model's configuration states, and what its version was measured to be best with."""
         rule: PaddingRule | None = spec.padding
         batches = spec.batching is not None and spec.max_batch_size > 1
         return cls(
-            max_rows=spec.max_batch_size if batches else 1,
+            max_rows=min(spec.max_batch_size, spec.batch_limit or spec.max_batch_size) if batches else 1,
             max_bytes=max_bytes,
             max_padded_elements=0 if rule is None else rule.max_batch_elements,
             bucket_step=0 if rule is None else rule.bucket_step,
