@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from erg_server.clock import MonotonicClock
+from erg_server.clock import Clock, MonotonicClock
 from erg_server.dataplane.dataplane import DataPlane
 from erg_server.dataplane.shared_memory import SharedMemory
 from erg_server.devices.inventory import find_devices
@@ -23,7 +23,8 @@ from erg_server.telemetry.meter import Meter
 from erg_server.telemetry.prometheus import ErgCollector, WorkerSample, render_metrics
 from erg_server.telemetry.trace import Tracer
 from erg_server.transports.base import Method, Transport
-from erg_server.transports.grpcio.server import GrpcioTransport
+from erg_server.transports.grpc.limits import Limits
+from erg_server.transports.grpc.server import Address, GrpcTransport
 from erg_server.transports.health_service import SERVICE as HEALTH
 from erg_server.transports.health_service import HealthService
 from erg_server.transports.inference_service import SERVICE as INFERENCE
@@ -90,13 +91,7 @@ def build_server(settings: ServeSettings) -> Server:
         draining=draining.is_set,
         strict_readiness=settings.strict_readiness,
     )
-    transport = GrpcioTransport(
-        build_methods(plane, draining, reflection=settings.reflection),
-        address=settings.grpc_address,
-        port=settings.grpc_port,
-        max_message_bytes=settings.max_message_bytes,
-        clock=clock,
-    )
+    transport = build_transport(settings, build_methods(plane, draining, reflection=settings.reflection), clock)
     collector = ErgCollector(meter, lambda: [sample_worker(worker, registry) for worker in workers])
     endpoints = Endpoints(
         address=settings.metrics_address,
@@ -114,6 +109,27 @@ def build_server(settings: ServeSettings) -> Server:
         tracer=tracer,
         logs=logs,
         draining=draining,
+    )
+
+
+def build_transport(settings: ServeSettings, methods: list[Method], clock: Clock) -> Transport:
+    """The gRPC front end that the settings name."""
+    if settings.grpc_transport == "grpcio":
+        # Imported here: who does not use it does not load it.
+        from erg_server.transports.grpcio.server import GrpcioTransport  # noqa: PLC0415
+
+        return GrpcioTransport(
+            methods,
+            address=settings.grpc_address,
+            port=settings.grpc_port,
+            max_message_bytes=settings.max_message_bytes,
+            clock=clock,
+        )
+    return GrpcTransport(
+        methods,
+        addresses=(Address(host=settings.grpc_address, port=settings.grpc_port),),
+        limits=Limits(message_bytes=settings.max_message_bytes),
+        clock=clock,
     )
 
 

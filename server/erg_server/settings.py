@@ -49,6 +49,12 @@ class ServeSettings:
 
     grpc_address: str = _setting("0.0.0.0", "gRPC", "Address to listen on.")  # noqa: S104 (Triton's default)
     grpc_port: int = _setting(8001, "gRPC", "Port of the gRPC services; 0 takes a free one.")
+    grpc_transport: str = _setting(
+        "erg",
+        "gRPC",
+        "Which gRPC server answers: Erg's own, or grpcio's, which costs ten times the CPU and is there to compare.",
+        ("erg", "grpcio"),
+    )
     max_message_bytes: int = _setting(
         64 << 20, "gRPC", "Largest message taken or sent. Larger ones are refused with RESOURCE_EXHAUSTED."
     )

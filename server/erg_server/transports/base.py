@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,13 +11,17 @@ from google.protobuf.message import Message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallContext:
-    """What a method may know of its call. `deadline_ns` is on the server's monotonic clock, or None."""
+    """What a method may know of its call.
+
+    `deadline_ns` is on the server's monotonic clock, or None. `metadata` is the caller's, keys ending in -bin as bytes.
+    """
 
     arrival_ns: int
     deadline_ns: int | None = None
+    metadata: tuple[tuple[str, str | bytes], ...] = ()
 
 
-UnaryHandler = Callable[[Any, CallContext], Awaitable[Message]]
+UnaryHandler = Callable[[Any, CallContext], Coroutine[Any, Any, Message]]
 StreamHandler = Callable[[AsyncIterator[Any], CallContext], AsyncIterator[Message]]
 
 
@@ -25,7 +29,8 @@ StreamHandler = Callable[[AsyncIterator[Any], CallContext], AsyncIterator[Messag
 class Method:
     """One method of a service. Exactly one of `unary` and `stream` is set.
 
-    A method with `server_streaming` only (health's Watch) is a stream that reads one request.
+    A method with `server_streaming` only (health's Watch) is a stream that reads one request. `inline` says that the
+    unary handler awaits nothing but futures, so that a transport may run it without a task.
     """
 
     path: str
@@ -34,6 +39,15 @@ class Method:
     unary: UnaryHandler | None = None
     stream: StreamHandler | None = None
     client_streaming: bool = False
+    inline: bool = False
+
+    def parse(self, raw: bytes | bytearray | memoryview) -> Message:
+        """Read a request; raises DecodeError for bytes that are none."""
+        return self.request.FromString(raw)  # type: ignore[arg-type]  # it takes any buffer
+
+    def serialize(self, message: Message) -> Sequence[bytes | memoryview]:
+        """Write an answer, in parts that follow each other."""
+        return (message.SerializeToString(),)
 
 
 class Transport(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from google.protobuf.message import Message
@@ -14,7 +14,7 @@ from erg_server.dataplane.dataplane import DataPlane
 from erg_server.dataplane.shared_memory import cuda_unimplemented
 from erg_server.errors import ErgError
 from erg_server.pb import inference_pb2 as pb
-from erg_server.transports.base import CallContext, Method
+from erg_server.transports.base import CallContext, Method, UnaryHandler
 from erg_server.transports.codec import decode_request, encode_response
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class InferenceService:
         )
         methods = [_method(name, _unary(answer)) for name, answer in plain]
         methods += [
-            _method("ModelInfer", self.infer),
+            _method("ModelInfer", self.infer, inline=True),
             _method("RepositoryModelLoad", self._load),
             _method("RepositoryModelUnload", self._unload),
         ]
@@ -117,10 +117,13 @@ class InferenceService:
                 await asyncio.wait(running)
             answers.put_nowait(None)
 
-        helpers = [asyncio.create_task(read()), asyncio.create_task(drained())]
+        reader = asyncio.create_task(read())
+        helpers = [reader, asyncio.create_task(drained())]
         try:
             while (response := await answers.get()) is not None:
                 yield response
+            if reader.done():
+                reader.result()  # a message that is none ends the stream, and its sender is told
         finally:
             for task in (*helpers, *running):
                 task.cancel()
@@ -132,19 +135,13 @@ class InferenceService:
     ) -> pb.ModelStreamInferResponse:
         context = CallContext(arrival_ns=self._plane.clock.now_ns(), deadline_ns=deadline_ns)
         try:
-            response = await self.infer(message, context)
-        except ErgError as error:
-            failed = pb.ModelStreamInferResponse(error_message=error.message)
+            response = pb.ModelStreamInferResponse(infer_response=await self.infer(message, context))
+        except Exception as error:
+            response = pb.ModelStreamInferResponse(error_message=_told(error))
             # The client finds the request again by its id.
-            failed.infer_response.id = message.id
-            response = failed.infer_response
-            _mark_final(message, response)
-            return failed
-        except Exception:
-            log.exception("a request of a stream failed")
-            return pb.ModelStreamInferResponse(error_message="internal error; the server's log has the cause")
-        _mark_final(message, response)
-        return pb.ModelStreamInferResponse(infer_response=response)
+            response.infer_response.id = message.id
+        _mark_final(message, response.infer_response)
+        return response
 
     async def _load(self, message: pb.RepositoryModelLoadRequest, _: CallContext) -> pb.RepositoryModelLoadResponse:
         await self._plane.load_model(message)
@@ -165,16 +162,17 @@ class InferenceService:
         return pb.SystemSharedMemoryUnregisterResponse()
 
 
-def _method(name: str, unary: Callable[[Any, CallContext], Awaitable[Message]]) -> Method:
+def _method(name: str, unary: UnaryHandler, *, inline: bool = False) -> Method:
     return Method(
         path=f"/{SERVICE}/{name}",
         request=getattr(pb, f"{name}Request"),
         response=getattr(pb, f"{name}Response"),
         unary=unary,
+        inline=inline,
     )
 
 
-def _unary(answer: Callable[[Any], Message]) -> Callable[[Any, CallContext], Awaitable[Message]]:
+def _unary(answer: Callable[[Any], Message]) -> UnaryHandler:
     async def handler(message: Any, _: CallContext) -> Message:
         return answer(message)
 
@@ -184,3 +182,10 @@ def _unary(answer: Callable[[Any], Message]) -> Callable[[Any, CallContext], Awa
 def _mark_final(message: pb.ModelInferRequest, response: pb.ModelInferResponse) -> None:
     if EMPTY_FINAL in message.parameters and message.parameters[EMPTY_FINAL].bool_param:
         response.parameters[FINAL].bool_param = True
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, ErgError):
+        return error.message
+    log.error("a request of a stream failed", exc_info=error)
+    return "internal error; the server's log has the cause"

@@ -1,0 +1,211 @@
+"""What a connection has to send: frames in order, and payloads that wait for the peer's windows."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+
+from erg_server.transports.grpc import frames
+from erg_server.transports.grpc.frames import DATA, END_HEADERS, END_STREAM, HEADERS, ConnectionFault, ErrorCode
+from erg_server.transports.grpc.header_blocks import STATUS_200, encode_headers
+from erg_server.transports.grpc.stream import Stream
+
+RESPONSE_HEADERS = STATUS_200 + encode_headers((("content-type", "application/grpc"),))
+OK_TRAILERS = encode_headers((("grpc-status", "0"),))
+CHUNK_BYTES = 64 << 10
+"""Most that one stream sends before the next one has its turn."""
+
+_pack_answer = struct.Struct(f">HBBBI{len(RESPONSE_HEADERS)}sHBBBIBI").pack
+_pack_ok = struct.Struct(f">HBBBI{len(OK_TRAILERS)}s").pack
+
+Buffer = bytes | memoryview
+
+
+class Outbox:
+    """Owns the send windows. `frames` is what may go out now; `writable` is whether the socket takes it."""
+
+    __slots__ = (
+        "_ended",
+        "_seen",
+        "_seen_ns",
+        "blocked",
+        "frame_bytes",
+        "frames",
+        "initial_window",
+        "pending_bytes",
+        "queued_large",
+        "window",
+        "writable",
+    )
+
+    def __init__(self, ended: Callable[[Stream], None]) -> None:
+        self.frames: list[Buffer] = []
+        self.window = frames.DEFAULT_WINDOW
+        self.initial_window = frames.DEFAULT_WINDOW
+        self.frame_bytes = frames.DEFAULT_FRAME_BYTES
+        self.writable = True
+        self.pending_bytes = 0
+        # Streams with something to send that their window or the connection's did not let through, in turn.
+        self.blocked: dict[int, Stream] = {}
+        # Whether `frames` may hold parts too large to be copied together.
+        self.queued_large = False
+        self._ended = ended
+        self._seen = (0, 0)
+        self._seen_ns = 0
+
+    def stalled(self, now_ns: int, socket_bytes: int) -> int:
+        """For how many nanoseconds what waits to be sent has not changed, as far as calls of this method saw."""
+        waits = (self.pending_bytes, socket_bytes)
+        if waits != self._seen or waits == (0, 0):
+            self._seen, self._seen_ns = waits, now_ns
+        return now_ns - self._seen_ns
+
+    def answer(self, stream: Stream, message: Sequence[Buffer], size: int, *, compressed: bool = False) -> None:
+        """Send a whole OK answer: headers, one message of `size` bytes, trailers."""
+        total = size + 5
+        number = stream.number
+        if total <= self.window and total <= stream.send_left and total <= self.frame_bytes and not self.blocked:
+            self.window -= total
+            self.frames.append(
+                _pack_answer(
+                    0, len(RESPONSE_HEADERS), HEADERS, END_HEADERS, number, RESPONSE_HEADERS,
+                    total >> 8, total & 0xFF, DATA, 0, number, compressed, size,
+                )
+            )  # fmt: skip
+            self.frames += message
+            if size > CHUNK_BYTES:
+                self.queued_large = True
+            self.frames.append(_pack_ok(0, len(OK_TRAILERS), HEADERS, END_HEADERS | END_STREAM, number, OK_TRAILERS))
+            stream.ends = True
+            self._ended(stream)
+            return
+        self.headers(stream, RESPONSE_HEADERS)
+        self.message(stream, message, size, compressed=compressed)
+        self.trailers(stream, OK_TRAILERS)
+
+    def headers(self, stream: Stream, block: bytes) -> None:
+        """Send a header block that leaves the stream open."""
+        self._block(stream.number, block, 0)
+
+    def message(self, stream: Stream, message: Sequence[Buffer], size: int, *, compressed: bool = False) -> None:
+        """Send one message of a stream, as far as the windows go now."""
+        stream.pending.append(bytes((compressed,)) + size.to_bytes(4, "big"))
+        stream.pending += message
+        stream.pending_bytes += size + 5
+        self.pending_bytes += size + 5
+        self.blocked[stream.number] = stream
+        self.pump()
+
+    def trailers(self, stream: Stream, block: bytes) -> None:
+        """End a stream: after what it still has to send."""
+        stream.ends = True
+        if stream.pending:
+            stream.trailers = block
+            return
+        self._block(stream.number, block, END_STREAM)
+        self._ended(stream)
+
+    def opened(self, stream: Stream | None, credit: int) -> None:
+        """The peer's WINDOW_UPDATE for a stream, or for the connection (None).
+
+        Raises:
+            ConnectionFault: the connection's window passes its bound.
+            OverflowError: the stream's does.
+        """
+        if stream is None:
+            self.window += credit
+            if self.window > frames.MAX_WINDOW:
+                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window is over 2^31-1")
+        else:
+            stream.send_left += credit
+            if stream.send_left > frames.MAX_WINDOW:
+                raise OverflowError
+        if self.blocked:
+            self.pump()
+
+    def resized(self, streams: Sequence[Stream], initial_window: int) -> None:
+        """The peer changed the initial window, which shifts that of every open stream (RFC 9113, 6.9.2)."""
+        shift = initial_window - self.initial_window
+        self.initial_window = initial_window
+        for stream in streams:
+            stream.send_left += shift
+            if stream.send_left > frames.MAX_WINDOW:
+                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window is over 2^31-1")
+        if self.blocked:
+            self.pump()
+
+    def forget(self, stream: Stream) -> None:
+        """Drop what a stream still had to send."""
+        self.blocked.pop(stream.number, None)
+        self.pending_bytes -= stream.pending_bytes
+        stream.pending.clear()
+        stream.pending_bytes = 0
+        stream.trailers = None
+        if stream.drained is not None:
+            _wake(stream)
+
+    def pump(self) -> None:
+        """Send what the windows allow, the streams taking turns."""
+        waiting = len(self.blocked)
+        while waiting and self.writable and self.window > 0:
+            number, stream = next(iter(self.blocked.items()))
+            del self.blocked[number]
+            waiting -= 1
+            if stream.send_left <= 0:
+                self.blocked[number] = stream
+                continue
+            self._send_some(stream)
+            if not stream.pending:
+                if stream.trailers is not None:
+                    self._block(number, stream.trailers, END_STREAM)
+                    stream.trailers = None
+                    self._ended(stream)
+            else:
+                self.blocked[number] = stream
+                # It sent something, so whoever waits behind it has a turn, and then it again.
+                waiting = len(self.blocked)
+
+    def _send_some(self, stream: Stream) -> None:
+        """One DATA frame."""
+        room = min(self.window, stream.send_left, max(self.frame_bytes, 1), CHUNK_BYTES)
+        size = min(room, stream.pending_bytes)
+        self.frames.append(frames.header(size, DATA, 0, stream.number))
+        self.queued_large = True
+        left = size
+        pending = stream.pending
+        while left:
+            first = pending[0]
+            if len(first) <= left:
+                self.frames.append(pending.popleft())
+                left -= len(first)
+            else:
+                view = memoryview(first)
+                self.frames.append(view[:left])
+                pending[0] = view[left:]
+                left = 0
+        while pending and not len(pending[0]):
+            pending.popleft()
+        self.window -= size
+        stream.send_left -= size
+        stream.pending_bytes -= size
+        self.pending_bytes -= size
+        if stream.drained is not None:
+            _wake(stream)
+
+    def _block(self, number: int, block: bytes, flags: int) -> None:
+        """HEADERS, and CONTINUATION where the block is longer than the peer takes in a frame."""
+        most = self.frame_bytes
+        if len(block) <= most:
+            self.frames.append(frames.header(len(block), HEADERS, flags | END_HEADERS, number) + block)
+            return
+        self.frames.append(frames.header(most, HEADERS, flags, number) + block[:most])
+        for at in range(most, len(block), most):
+            part = block[at : at + most]
+            last = END_HEADERS if at + most >= len(block) else 0
+            self.frames.append(frames.header(len(part), frames.CONTINUATION, last, number) + part)
+
+
+def _wake(stream: Stream) -> None:
+    waiter, stream.drained = stream.drained, None
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

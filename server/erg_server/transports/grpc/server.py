@@ -1,0 +1,239 @@
+"""Listens, accepts, watches over connections, drains them: the server's own gRPC transport."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from erg_server.clock import Clock
+from erg_server.errors import StatusCode, UnavailableError
+from erg_server.transports.base import Method
+from erg_server.transports.grpc.call import UnaryCall, refuse
+from erg_server.transports.grpc.connection import BufferAccount, Connection
+from erg_server.transports.grpc.frames import ConnectionFault, ErrorCode
+from erg_server.transports.grpc.header_blocks import HeaderCache
+from erg_server.transports.grpc.limits import Limits
+from erg_server.transports.grpc.protocol import ConnectionProtocol
+from erg_server.transports.grpc.stream import Call, Stream
+from erg_server.transports.grpc.streaming_call import StreamingCall
+
+log = logging.getLogger(__name__)
+
+READ_BYTES = 256 << 10
+SWEEP_S = 1.0
+BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where to listen: a host and port, or a Unix socket's path."""
+
+    host: str = ""
+    port: int = 0
+    unix_path: str = ""
+
+    def __str__(self) -> str:
+        """As clients write it."""
+        if self.unix_path:
+            return f"unix:{self.unix_path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class GrpcTransport:
+    """The method table over HTTP/2. Owns the listeners and the set of connections."""
+
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        *,
+        addresses: Sequence[Address],
+        clock: Clock,
+        limits: Limits | None = None,
+        tls: ssl.SSLContext | None = None,
+        reuse_port: bool = False,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.buffer = memoryview(bytearray(READ_BYTES))
+        self.limits = limits or Limits()
+        self._methods = {method.path: method for method in methods}
+        self._addresses = list(addresses)
+        self._now_ns = clock.now_ns
+        self._tls = tls
+        self._reuse_port = reuse_port
+        self._cache = HeaderCache()
+        self._account = BufferAccount()
+        self._connections: set[ConnectionProtocol] = set()
+        self._listeners: list[asyncio.AbstractServer] = []
+        self._draining = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it listens; ports are known after `start`."""
+        return tuple(map(str, self._addresses))
+
+    async def start(self) -> None:
+        """Listen; raises UnavailableError where an address is taken."""
+        for number, address in enumerate(self._addresses):
+            try:
+                self._addresses[number] = await self._listen(address)
+            except OSError as error:
+                await self.stop()
+                raise UnavailableError(
+                    f"gRPC cannot listen on {address}: {error.strerror or error}; choose another with --grpc-address "
+                    "and --grpc-port"
+                ) from error
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no new calls and return when the accepted ones are answered, or after `timeout_s`."""
+        self._draining = True
+        self._close_listeners()
+        for protocol in list(self._connections):
+            protocol.connection.drain()
+            protocol.flush()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._empty.wait()
+        except TimeoutError:
+            log.warning("%d connections still have calls after %g s", len(self._connections), timeout_s)
+
+    async def stop(self) -> None:
+        """Drop every call and stop listening."""
+        self._draining = True
+        self._close_listeners()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for protocol in list(self._connections):
+            protocol.connection.lost()
+            if protocol.transport is not None:
+                protocol.transport.abort()
+        await self._empty.wait()
+
+    def new_connection(self) -> Connection:
+        """The state machine of a connection just accepted."""
+        return Connection(
+            limits=self.limits,
+            cache=self._cache,
+            account=self._account,
+            now_ns=self._now_ns,
+            start_call=self._start_call,
+        )
+
+    def connected(self, protocol: ConnectionProtocol) -> None:
+        """Watch over a connection."""
+        self._connections.add(protocol)
+        self._empty.clear()
+        if self._draining:
+            protocol.connection.drain()
+        elif self._sweeper is None:
+            self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
+
+    def disconnected(self, protocol: ConnectionProtocol) -> None:
+        """Forget it."""
+        self._connections.discard(protocol)
+        if not self._connections:
+            self._empty.set()
+
+    def _start_call(self, connection: Connection, stream: Stream) -> Call | None:
+        head = stream.head
+        if head.refusal is not None:
+            http_status, code, message = head.refusal
+            refuse(connection, stream, code, message, http_status)
+            return None
+        method = self._methods.get(head.path)
+        if method is None:
+            refuse(connection, stream, StatusCode.UNIMPLEMENTED, f"there is no method {head.path}")
+            return None
+        kind = UnaryCall if method.unary is not None else StreamingCall
+        return kind(connection, stream, method, self.loop, self._now_ns())
+
+    async def _listen(self, address: Address) -> Address:
+        def accept() -> ConnectionProtocol:
+            return ConnectionProtocol(self)
+
+        handshake_s = self.limits.handshake_s if self._tls is not None else None
+        if address.unix_path:
+            _remove_stale_socket(Path(address.unix_path))
+            self._listeners.append(
+                await self.loop.create_unix_server(
+                    accept, address.unix_path, backlog=BACKLOG, ssl=self._tls, ssl_handshake_timeout=handshake_s
+                )
+            )
+            return address
+        listener = await self.loop.create_server(
+            accept,
+            address.host,
+            address.port,
+            backlog=BACKLOG,
+            ssl=self._tls,
+            ssl_handshake_timeout=handshake_s,
+            # Two servers on one port by accident would each get half of the calls.
+            reuse_port=self._reuse_port,
+        )
+        self._listeners.append(listener)
+        return Address(host=address.host, port=listener.sockets[0].getsockname()[1])
+
+    def _close_listeners(self) -> None:
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener.close()
+        for address in self._addresses:
+            if listeners and address.unix_path:
+                Path(address.unix_path).unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Look at every connection: one timer for all, none while there are none."""
+        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep) if self._connections else None
+        now_ns = self._now_ns()
+        for protocol in list(self._connections):
+            self._look_at(protocol, now_ns)
+
+    def _look_at(self, protocol: ConnectionProtocol, now_ns: int) -> None:
+        connection, limits, transport = protocol.connection, self.limits, protocol.transport
+        if transport is None:
+            return
+        silent_s = (now_ns - connection.progress_ns) / 1e9
+        age_s = (now_ns - connection.opened_ns) / 1e9
+        if connection.outbox.stalled(now_ns, transport.get_write_buffer_size()) > limits.stall_s * 1e9:
+            log.info("a caller takes no bytes of its answers; its connection is dropped")
+            connection.lost()
+            transport.abort()
+            return
+        if connection.closing:
+            return
+        idle = not connection.streams and limits.idle_s and silent_s > limits.idle_s
+        if not connection.established and age_s > limits.handshake_s:
+            connection.fail(ConnectionFault(ErrorCode.PROTOCOL_ERROR, "no SETTINGS came in time"))
+        elif (connection.half_read or connection.held_bytes) and silent_s > limits.stall_s:
+            connection.fail(ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a request began and did not go on"))
+        elif idle or (limits.age_s and age_s > limits.age_s):
+            connection.drain()
+        elif connection.ping_unanswered and silent_s > limits.keepalive_s + limits.keepalive_timeout_s:
+            connection.lost()
+            transport.abort()
+            return
+        elif silent_s > limits.keepalive_s and not connection.ping_unanswered:
+            connection.ping()
+        else:
+            return
+        protocol.flush()
+
+
+def _remove_stale_socket(path: Path) -> None:
+    """Unlink a socket that nobody listens on any more; what is not a socket, or is in use, stays."""
+    if not path.exists() or not stat.S_ISSOCK(path.stat().st_mode):
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
