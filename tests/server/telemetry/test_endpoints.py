@@ -232,33 +232,32 @@ async def test_a_client_whose_request_never_ends_is_cut_off_however_busy_it_keep
 
 
 @asynccontextmanager
-async def client_that_does_not_read(timeout_s: float) -> AsyncIterator[Endpoints]:
-    """A server with one connection, whose answer fills every buffer on its way."""
-    asked = asyncio.Event()
+async def client_that_does_not_read(timeout_s: float) -> AsyncIterator[tuple[Endpoints, asyncio.Task[None]]]:
+    """A server and the task of its one connection, whose answer fills every buffer on its way."""
+    asked: asyncio.Future[asyncio.Task[None]] = asyncio.get_running_loop().create_future()
 
     def metrics() -> bytes:
-        asked.set()
+        asked.set_result(cast("asyncio.Task[None]", asyncio.current_task()))
         return LARGE
 
     async with serving(State(metrics=metrics), timeout_s=timeout_s) as server:
         _, writer = await connect(server)
         cast("asyncio.Transport", writer.transport).pause_reading()
         writer.write(request("GET", "/metrics"))
-        await asyncio.wait_for(asked.wait(), 5)
-        yield server
+        yield server, await asyncio.wait_for(asked, 5)
         writer.transport.abort()
 
 
 async def test_a_client_that_does_not_read_is_dropped_with_its_answer() -> None:
-    async with client_that_does_not_read(SHORT_S) as server:
-        (connection,) = server._connections
+    async with client_that_does_not_read(SHORT_S) as (server, connection):
         await asyncio.wait_for(connection, 5)
         assert not server._connections
 
 
 async def test_stopping_does_not_wait_for_a_client_that_does_not_read() -> None:
-    async with client_that_does_not_read(600) as server:
+    async with client_that_does_not_read(600) as (server, connection):
         await asyncio.wait_for(server.stop(), 5)
+        assert connection.done()
         assert not server._connections
 
 
