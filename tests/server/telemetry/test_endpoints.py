@@ -223,7 +223,7 @@ async def test_a_client_whose_request_never_ends_is_cut_off_however_busy_it_keep
 
         async def pour() -> None:
             while True:
-                writer.write(b"1\r\nx\r\n")
+                writer.write(b"1000\r\n" + b"x" * 4096 + b"\r\n")
                 await writer.drain()
 
         with pytest.raises(ConnectionError):
