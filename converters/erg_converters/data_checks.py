@@ -37,12 +37,13 @@ def check_sample(feed: Mapping[str, Any], inputs: Sequence[InputSpec], name: str
         _check_shape(array, spec, where)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             position = tuple(int(index) for index in np.argwhere(~np.isfinite(array))[0])
-            raise DataError(f"{where} has {array[position]} at {position}; every value has to be finite")
-        for position, axis in spec.dynamic.items():
-            other, size = sizes.setdefault(axis, (spec.name, array.shape[position]))
-            if array.shape[position] != size:
+            value = float(array[position])
+            raise DataError(f"{where} has {value} at {list(position)}; every value has to be finite")
+        for index, axis in spec.dynamic.items():
+            other, size = sizes.setdefault(axis, (spec.name, array.shape[index]))
+            if array.shape[index] != size:
                 raise DataError(
-                    f"{where} has {array.shape[position]} along axis '{axis}', where input '{other}' has {size}"
+                    f"{where} has {array.shape[index]} along axis '{axis}', where input '{other}' has {size}"
                 )
         found[spec.name] = array
     return found
@@ -58,14 +59,14 @@ def _cast(array: Array, spec: InputSpec, where: str) -> Array:
             return cast
         raise DataError(f"{where} takes {wanted} ({spec.datatype}), and holds values that do not fit into it")
     raise DataError(
-        f"{where} takes {wanted} ({spec.datatype}), not {array.dtype}; cast the data, e.g. with .astype('{wanted.name}')"
+        f"{where} takes {wanted} ({spec.datatype}), not {array.dtype}; cast the data: .astype('{wanted.name}')"
     )
 
 
 def _check_shape(array: Array, spec: InputSpec, where: str) -> None:
     wanted = (1, *spec.dims[1:])
     fits = len(array.shape) == len(wanted) and all(
-        size == want or want == -1 for size, want in zip(array.shape, wanted, strict=True)
+        want in {size, -1} for size, want in zip(array.shape, wanted, strict=True)
     )
     if not fits:
         raise DataError(f"{where} takes shape {list(wanted)} (a batch of one, -1 any), not {list(array.shape)}")

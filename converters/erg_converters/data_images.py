@@ -59,7 +59,7 @@ def read_image(file: Path, settings: DataSettings) -> npt.NDArray[np.float32]:
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError, Warning) as error:
         raise DataError(f"{file} is no image that PIL reads: {error}") from error
     pixels = np.asarray(image, dtype=np.float32).reshape(*settings.size, channels) / 255.0
-    values: npt.NDArray[Any] = (pixels - np.float32(settings.mean)) / np.float32(settings.scale)
+    values: npt.NDArray[Any] = (pixels - np.array(settings.mean, np.float32)) / np.array(settings.scale, np.float32)
     if settings.layout == "NCHW":
         values = values.transpose(2, 0, 1)
     return np.ascontiguousarray(values[None], dtype=np.float32)

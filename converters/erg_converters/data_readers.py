@@ -16,8 +16,10 @@ from erg_converters.settings import DataSettings
 from erg_converters.sources.base import InputSpec, random_feed
 
 LABELS = "labels"
-RANDOM_SIZES = (16, 48)
-"""Dynamic axes of generated samples are of a size from the first to the second: as long as sentences are."""
+RANDOM_LENGTHS = tuple(range(16, 49))
+"""Sizes of the axis "length" in generated samples: as long as sentences are."""
+RANDOM_SIZES = (32, 64, 96)
+"""Sizes of other dynamic axes: the steps of 32 that convolutions with strides want of images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +82,7 @@ def _npz(settings: DataSettings, path: Path) -> Iterator[Raw]:
         raise DataError(f"{path} is no .npz of plain arrays: {error}") from error
     labels = arrays.pop(LABELS, None)
     if not arrays:
-        raise DataError(
-            f"{path} holds no arrays besides '{LABELS}'; save one by the name of each of the model's inputs"
-        )
+        raise DataError(f"{path} holds no arrays but '{LABELS}'; save one by the name of each of the model's inputs")
     counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if labels is not None:
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
@@ -121,5 +121,5 @@ def _random(settings: DataSettings, inputs: Sequence[InputSpec]) -> Iterator[Raw
     for index in range(settings.skip, settings.skip + settings.samples):
         seeds = np.random.SeedSequence([max(settings.seed, 0), index]).generate_state(2)
         random = np.random.default_rng(seeds[0])
-        sizes = {axis: int(random.integers(RANDOM_SIZES[0], RANDOM_SIZES[1] + 1)) for axis in axes}
+        sizes = {axis: int(random.choice(RANDOM_LENGTHS if axis == "length" else RANDOM_SIZES)) for axis in axes}
         yield Raw(name=f"random sample {index}", feed=random_feed(tuple(inputs), sizes | {"batch": 1}, int(seeds[1])))

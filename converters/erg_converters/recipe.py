@@ -89,7 +89,7 @@ def pass_settings(step: PassStep, kind: type[S]) -> S:
 def _list(key: str, value: Any, lines: Lines) -> tuple[Any, ...]:
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise RecipeError(f"{lines.where(key, 0)}: '{key}' is a list of tables: write [[{key}]]")
-    found = []
+    found: list[Any] = []
     for index, item in enumerate(value):
         place = Place(lines=lines, table=key, index=index)
         if key != "candidate":

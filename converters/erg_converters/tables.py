@@ -150,7 +150,9 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 def _sequence(arguments: Sequence[Any], value: Any) -> tuple[Any, ...]:
     if not isinstance(value, list):
-        raise ValueError(f"takes a list, not {shown(value)}")
+        raise ValueError(  # noqa: TRY004  # every mistake in a value is one to the caller
+            f"takes a list, not {shown(value)}"
+        )
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         return tuple(typed(arguments[0], item) for item in value)
     if len(value) != len(arguments):

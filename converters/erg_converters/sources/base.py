@@ -47,11 +47,19 @@ class InputSpec:
 
 
 class Source(Protocol):
-    """A trained model, loaded. `license` is as the recipe has it; `location` and `kind` go into the manifest."""
+    """A trained model, loaded; `kind`, `location` and `license` go into the manifest."""
 
-    kind: str
-    location: str
-    license: str
+    @property
+    def kind(self) -> str:
+        """transformers, torch or onnx."""
+
+    @property
+    def location(self) -> str:
+        """Where it came from, as the recipe has it."""
+
+    @property
+    def license(self) -> str:
+        """Its licence, as the recipe has it."""
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -75,6 +83,21 @@ class Source(Protocol):
 
     def run(self, feed: Feed) -> list[Array]:
         """The source's own answer, by PyTorch or ONNX Runtime; for export parity."""
+
+
+def named_axes(name: str, datatype: str, dims: tuple[int, ...], stated: Mapping[int, str]) -> tuple[str, ...]:
+    """Names for the dynamic axes of an input: those `stated` by position, "batch", "length" of tokens, or made up."""
+    names: list[str] = []
+    for position, size in enumerate(dims):
+        if size != -1:
+            continue
+        usual = f"{name}_{position}"
+        if position == 0:
+            usual = "batch"
+        elif position == 1 and len(dims) == 2 and datatype in {"INT32", "INT64"}:
+            usual = "length"
+        names.append(stated.get(position) or usual)
+    return tuple(names)
 
 
 def random_feed(specs: tuple[InputSpec, ...], sizes: Mapping[str, int], seed: int) -> dict[str, Array]:
