@@ -22,13 +22,16 @@ _STANDARD = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 _MAKERS = frozenset({"ConstantOfShape", "Expand", "Tile"})
 _SHAPED = frozenset({"RandomNormal", "RandomUniform"})
 
+_Key = tuple[str, str]
+"""Of a function: its domain and its name."""
+
 
 def read_checked(path: Path) -> onnx.ModelProto:
     """Read an ONNX model whole, its external data included, and check it.
 
     Raises:
         SourceError: it is none; its external data leaves the folder; a declared size is not that of the data, or beyond
-            bounds; functions call each other in a circle; an operator is not ONNX's own (it is named); or ONNX's checker
+            bounds; functions call each other in a circle; an operator is not ONNX's own (it is named); or its checker
             refuses the graph, as it does one with a cycle.
     """
     try:
@@ -76,9 +79,7 @@ def _check_sizes(model: onnx.ModelProto, path: Path) -> None:
         raise SourceError(f"{path}: its tensors read the same external data over and over, {external_bytes} bytes")
     for node, dims in _built(model):
         if math.prod(dims) > MAX_CONSTANT_ELEMENTS:
-            raise SourceError(
-                f"{path}: {graph_path} builds a tensor of {dims}; at most {MAX_CONSTANT_ELEMENTS} elements"
-            )
+            raise SourceError(f"{path}: {node} builds a tensor of {dims}; at most {MAX_CONSTANT_ELEMENTS} elements")
 
 
 def _declared_bytes(tensor: onnx.TensorProto) -> int | None:
@@ -95,7 +96,7 @@ def _declared_bytes(tensor: onnx.TensorProto) -> int | None:
 
 
 def _check_elements(tensor: onnx.TensorProto, where: str) -> None:
-    """Of data in typed fields: halves and small integers are one entry each, complex numbers two, 2 and 4 bits are packed."""
+    """Of data in typed fields, where an entry is a value, half of a complex one, or up to four that are packed."""
     entries = max(
         len(tensor.float_data), len(tensor.int32_data), len(tensor.int64_data), len(tensor.double_data),
         len(tensor.uint64_data), len(tensor.string_data),
@@ -130,10 +131,10 @@ def _built(model: onnx.ModelProto) -> Iterator[tuple[str, list[int]]]:
 
 def _check_functions(model: onnx.ModelProto, path: Path) -> None:
     functions = {(function.domain, function.name): function for function in model.functions}
-    sizes: dict[tuple[str, str], int] = {}
-    entered: set[tuple[str, str]] = set()
+    sizes: dict[_Key, int] = {}
+    entered: set[_Key] = set()
 
-    def size_of(key: tuple[str, str]) -> int:
+    def size_of(key: _Key) -> int:
         if key in sizes:
             return sizes[key]
         if key in entered:
@@ -154,12 +155,11 @@ def _check_functions(model: onnx.ModelProto, path: Path) -> None:
 
 def _written_out(
     nodes: Iterable[onnx.NodeProto],
-    functions: Mapping[tuple[str, str], onnx.FunctionProto],
-    size_of: Callable[[tuple[str, str]], int],
+    functions: Mapping[_Key, onnx.FunctionProto],
+    size_of: Callable[[_Key], int],
 ) -> int:
-    return sum(
-        size_of((node.domain, node.op_type)) if (node.domain, node.op_type) in functions else 1 for node in nodes
-    )
+    keys = ((node.domain, node.op_type) for node in nodes)
+    return sum(size_of(key) if key in functions else 1 for key in keys)
 
 
 def _check_operators(model: onnx.ModelProto, path: Path) -> None:

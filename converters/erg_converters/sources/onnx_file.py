@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -34,7 +34,7 @@ class OnnxSource:
     inputs: tuple[InputSpec, ...]
     output_names: tuple[str, ...]
     session: Any
-    max_sizes: Mapping[str, int] = MappingProxyType({})
+    max_sizes: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
     @classmethod
     def load(cls, settings: SourceSettings, stated: tuple[InputSpec, ...], base: Path) -> OnnxSource:

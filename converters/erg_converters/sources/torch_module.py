@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -34,7 +34,7 @@ class TorchSource:
     network: torch.nn.Module
     inputs: tuple[InputSpec, ...]
     output_names: tuple[str, ...]
-    max_sizes: Mapping[str, int] = MappingProxyType({})
+    max_sizes: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
     def digest(self) -> str:
         """Of the weights, the structure, and the code of the modules that are not PyTorch's own."""
