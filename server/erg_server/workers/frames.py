@@ -7,11 +7,12 @@ header and the model's configuration as protobuf; FAILED and REFUSED carry a sta
 from __future__ import annotations
 
 import enum
+import functools
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from erg_server import errors
 from erg_server.errors import ErgError, InternalError, StatusCode
@@ -59,11 +60,29 @@ FINAL = 1
 """Flag of a DONE frame: no other frame answers this batch."""
 
 
+T = TypeVar("T")
+
+
+def _checked(unpack: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """Let `unpack` raise InternalError for a frame that is damaged, whatever its parts raise."""
+
+    @functools.wraps(unpack)
+    def checked(frame: bytes) -> T:
+        try:
+            return unpack(frame)
+        except (struct.error, IndexError, ValueError, RecursionError) as error:
+            what = unpack.__name__.removeprefix("unpack_").upper()
+            raise InternalError(f"a {what} frame of {len(frame)} bytes is damaged: {error}") from error
+
+    return checked
+
+
 def pack_run(slot: int, handle: int, tensors: Sequence[SlotTensor]) -> bytes:
     """Start the batch whose inputs lie in `slot`."""
     return b"".join((_RUN.pack(Kind.RUN, slot, len(tensors), handle), *map(_pack_tensor, tensors)))
 
 
+@_checked
 def unpack_run(frame: bytes) -> tuple[int, int, list[SlotTensor]]:
     """Slot, model handle and inputs of a RUN frame."""
     _, slot, count, handle = _RUN.unpack_from(frame)
@@ -75,6 +94,7 @@ def pack_done(slot: int, times_ns: tuple[int, int, int], tensors: Sequence[SlotT
     return b"".join((_DONE.pack(Kind.DONE, slot, len(tensors), FINAL, *times_ns), *map(_pack_tensor, tensors)))
 
 
+@_checked
 def unpack_done(frame: bytes) -> tuple[int, tuple[int, int, int], list[SlotTensor]]:
     """Slot, the three compute times and the outputs of a DONE frame."""
     _, slot, count, _, input_ns, infer_ns, output_ns = _DONE.unpack_from(frame)
@@ -86,6 +106,7 @@ def pack_failed(slot: int, error: ErgError) -> bytes:
     return _FAILED.pack(Kind.FAILED, slot, error.code) + _text(error.message)
 
 
+@_checked
 def unpack_failed(frame: bytes) -> tuple[int, ErgError]:
     """Slot and error of a FAILED frame."""
     _, slot, code = _FAILED.unpack_from(frame)
@@ -101,12 +122,15 @@ def pack_load(handle: int, header: dict[str, Any], config: bytes) -> bytes:
     return frame
 
 
+@_checked
 def unpack_load(frame: bytes) -> tuple[int, dict[str, Any], bytes]:
     """Handle, header and configuration of a LOAD frame."""
     _, handle = _HANDLE.unpack_from(frame)
     (size,) = struct.unpack_from("<I", frame, _HANDLE.size)
     start = _HANDLE.size + 4
-    return handle, json.loads(frame[start : start + size]), frame[start + size :]
+    if size > len(frame) - start:
+        raise ValueError(f"its header claims {size} bytes")
+    return handle, _json_object(frame[start : start + size]), frame[start + size :]
 
 
 def pack_unload(handle: int) -> bytes:
@@ -114,6 +138,7 @@ def pack_unload(handle: int) -> bytes:
     return _HANDLE.pack(Kind.UNLOAD, handle)
 
 
+@_checked
 def unpack_unload(frame: bytes) -> int:
     """The handle of an UNLOAD frame."""
     handle: int = _HANDLE.unpack_from(frame)[1]
@@ -125,6 +150,7 @@ def pack_loaded(handle: int, memory_bytes: int) -> bytes:
     return _LOADED.pack(Kind.LOADED, handle, max(0, memory_bytes))
 
 
+@_checked
 def unpack_loaded(frame: bytes) -> tuple[int, int]:
     """Handle and memory of a LOADED frame."""
     _, handle, memory_bytes = _LOADED.unpack_from(frame)
@@ -136,6 +162,7 @@ def pack_refused(handle: int, error: ErgError) -> bytes:
     return _REFUSED.pack(Kind.REFUSED, error.code, handle) + _text(error.message)
 
 
+@_checked
 def unpack_refused(frame: bytes) -> tuple[int, ErgError]:
     """Handle and error of a REFUSED frame."""
     _, code, handle = _REFUSED.unpack_from(frame)
@@ -147,10 +174,10 @@ def pack_hello(slot_bytes: int, slots: int, device: dict[str, Any]) -> bytes:
     return bytes((Kind.HELLO,)) + json.dumps({"slot_bytes": slot_bytes, "slots": slots, "device": device}).encode()
 
 
+@_checked
 def unpack_hello(frame: bytes) -> dict[str, Any]:
     """What the first frame says."""
-    hello: dict[str, Any] = json.loads(frame[1:])
-    return hello
+    return _json_object(frame[1:])
 
 
 _ERRORS = {
@@ -182,9 +209,20 @@ def _unpack_tensors(frame: bytes, at: int, count: int) -> list[SlotTensor]:
         at += _TENSOR.size
         shape = _DIMS[dimensions].unpack_from(frame, at)
         at += dimensions * 8
+        if shape and min(shape) < 0:
+            raise ValueError(f"a tensor of shape {list(shape)}")
         tensors.append(SlotTensor(index, DATATYPES[datatype], shape, offset, nbytes))
+    if at != len(frame):
+        raise ValueError(f"{len(frame) - at} bytes follow its tensors")
     return tensors
 
 
+def _json_object(text: bytes) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("its JSON is no object")  # noqa: TRY004 (ValueError is what marks a damaged frame)
+    return value
+
+
 def _text(message: str) -> bytes:
-    return message.encode()[: MAX_FRAME_BYTES // 2]
+    return message.encode(errors="replace")[: MAX_FRAME_BYTES // 2]

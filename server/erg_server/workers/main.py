@@ -43,6 +43,7 @@ class WorkerLoop:
         self._device = device
         # Written by loader threads, read by the loop: one dictionary operation each, atomic under the interpreter lock.
         self._models: dict[int, tuple[LoadedModel, ModelSpec]] = {}
+        self._unloaded: set[int] = set()
         self._backends: dict[str, Backend] = {}
         self._loading = threading.Lock()
 
@@ -54,8 +55,10 @@ class WorkerLoop:
             if kind == Kind.RUN:
                 self._run(frame)
             elif kind == Kind.LOAD:
+                handle, header, config = frames.unpack_load(frame)
+                self._unloaded.discard(handle)
                 # Loading takes seconds; batches of other models go on meanwhile.
-                threading.Thread(target=self._load, args=(frame,), daemon=True).start()
+                threading.Thread(target=self._load, args=(handle, header, config), daemon=True).start()
             elif kind == Kind.UNLOAD:
                 self._unload(frames.unpack_unload(frame))
 
@@ -120,8 +123,7 @@ class WorkerLoop:
             written.append(SlotTensor(index, datatype, output.shape, offset, nbytes))
         return written
 
-    def _load(self, frame: bytes) -> None:
-        handle, header, config_bytes = frames.unpack_load(frame)
+    def _load(self, handle: int, header: dict[str, Any], config_bytes: bytes) -> None:
         try:
             with self._loading:
                 config = ModelConfig.FromString(config_bytes)
@@ -142,6 +144,8 @@ class WorkerLoop:
                 )
                 grown = resident_bytes() - before
             self._models[handle] = model, spec
+            if handle in self._unloaded:
+                self._unload(handle)
             answer = frames.pack_loaded(handle, grown)
         except ErgError as error:
             answer = frames.pack_refused(handle, error)
@@ -152,9 +156,15 @@ class WorkerLoop:
             self._connection.send(answer)
 
     def _unload(self, handle: int) -> None:
+        # Noted before it is looked for: a loader that has not stored its model yet then finds the note.
+        self._unloaded.add(handle)
         entry = self._models.pop(handle, None)
-        if entry is not None:
+        if entry is None:
+            return
+        try:
             entry[0].close()
+        except Exception:
+            log.exception("closing a model on worker %s failed", self._device.name)
 
 
 def _array(tensor: SlotTensor, data: memoryview) -> Array:

@@ -81,22 +81,33 @@ class WorkerProcess:
         self._free = list(range(SLOTS))
         self._loads: dict[int, asyncio.Future[int]] = {}
         self._closed = False
-        self._slab = Slab.create(slots=SLOTS, slot_bytes=slot_bytes)
-        self._slot_bytes = slot_bytes
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.setblocking(False)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "erg_server.workers.main", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                # A terminal's Ctrl-C goes to its whole process group; the front decides when a worker ends.
-                start_new_session=True,
-            )
-        hello = frames.pack_hello(slot_bytes, SLOTS, asdict(device))
-        descriptor = array.array("i", [self._slab.fd])
-        self._socket.sendmsg([hello], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor)])
+        try:
+            self._start(slot_bytes)
+        except OSError as error:
+            raise UnavailableError(f"worker {device.name} does not start: {error}") from error
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._on_readable)
+
+    def _start(self, slot_bytes: int) -> None:
+        """Spawn the child and pass it the slab; leaves nothing behind where the system has no room for that."""
+        with contextlib.ExitStack() as undo:
+            self._slab = Slab.create(slots=SLOTS, slot_bytes=slot_bytes)
+            undo.callback(self._slab.close)
+            self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(self._socket.close)
+            self._socket.setblocking(False)
+            hello = frames.pack_hello(self._slab.slot_bytes, SLOTS, asdict(self.device))
+            descriptor = array.array("i", [self._slab.fd])
+            with theirs:
+                # Sent before the child lives, so that nothing can fail after it does.
+                self._socket.sendmsg([hello], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor)])
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "erg_server.workers.main", str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    # A terminal's Ctrl-C goes to its whole process group; the front decides when a worker ends.
+                    start_new_session=True,
+                )
+            undo.pop_all()
 
     @property
     def pid(self) -> int:
@@ -112,8 +123,8 @@ class WorkerProcess:
         """Load a model and return the bytes the process grew by; raises ErgError if it does not load."""
         loaded: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._loads[handle] = loaded
-        self._send(frames.pack_load(handle, header, config))
         try:
+            self._send(frames.pack_load(handle, header, config))
             return await loaded
         finally:
             self._loads.pop(handle, None)
@@ -136,9 +147,9 @@ class WorkerProcess:
         offset = 0
         for item in inputs:
             end = offset + item.nbytes
-            if end > self._slot_bytes:
+            if end > self._slab.slot_bytes:
                 raise ResourceExhaustedError(
-                    f"a batch's inputs need more than {self._slot_bytes} bytes (--worker-slot-bytes)"
+                    f"a batch's inputs need more than {self._slab.slot_bytes} bytes (--worker-slot-bytes)"
                 )
             item.write(view[offset:end])
             tensors.append(SlotTensor(item.index, item.datatype, item.shape, offset, item.nbytes))
@@ -179,21 +190,31 @@ class WorkerProcess:
             if not frame:
                 self._on_end_of_file()
                 return
-            self._handle(frame)
+            try:
+                self._handle(frame)
+            except InternalError as error:
+                log.error("worker %s is ended: %s", self.device.name, error.message)  # noqa: TRY400 (its cause is told)
+                self._on_end_of_file()
 
     def _handle(self, frame: bytes) -> None:
         kind = frame[0]
         if kind == Kind.DONE:
             slot, (input_ns, infer_ns, output_ns), tensors = frames.unpack_done(frame)
+            if slot not in self._held:
+                raise InternalError(f"it answered slot {slot}, which holds no batch")
             view = self._slab.slots[slot]
             outputs = [
                 BatchOutput(item.index, item.datatype, item.shape, view[item.offset : item.offset + item.nbytes])
                 for item in tensors
             ]
             used = max((item.offset + item.nbytes for item in tensors), default=0)
+            if used > len(view):
+                raise InternalError(f"it answered {used} bytes in a slot of {len(view)}")
             self._finish(slot, BatchResult(outputs, input_ns, infer_ns, output_ns), used)
         elif kind == Kind.FAILED:
             slot, error = frames.unpack_failed(frame)
+            if slot not in self._held:
+                raise InternalError(f"it failed slot {slot}, which holds no batch: {error.message}")
             self._finish(slot, error, 0)
         elif kind == Kind.LOADED:
             handle, memory_bytes = frames.unpack_loaded(frame)
@@ -245,8 +266,7 @@ class WorkerProcess:
                 loaded.set_exception(UnavailableError(f"worker {self.device.name} died while it loaded the model"))
         if not self.ready.done():
             self.ready.set_exception(InternalError(f"worker {self.device.name} ended before it was ready"))
-        with contextlib.suppress(BufferError):
-            self._slab.close()
+        self._slab.close()
 
     def exit_status(self) -> int | None:
         """The child's exit status once it ended (negative: the signal), without waiting."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 
@@ -29,7 +30,9 @@ class Slab:
 
     @classmethod
     def create(cls, *, slots: int, slot_bytes: int) -> Slab:
-        """A new slab; the caller passes `fd` on and closes the slab."""
+        """A new slab, its slots rounded up to whole pages; the caller passes `fd` on and closes the slab."""
+        # `trim` gives back whole pages, which must not be the next slot's.
+        slot_bytes = _page_end(slot_bytes)
         fd = os.memfd_create("erg-slab", os.MFD_CLOEXEC)
         try:
             os.ftruncate(fd, slots * slot_bytes)
@@ -46,11 +49,12 @@ class Slab:
             self._map.madvise(mmap.MADV_REMOVE, start, end - start)
 
     def close(self) -> None:
-        """Unmap, where no view of a slot is left, and close the file."""
-        for slot in self.slots:
-            slot.release()
-        self._map.close()
+        """Close the file and unmap it. While a view of a slot is left, the mapping stays until that is gone."""
         os.close(self.fd)
+        with contextlib.suppress(BufferError):
+            for slot in self.slots:
+                slot.release()
+            self._map.close()
 
 
 def _page_end(size: int) -> int:
