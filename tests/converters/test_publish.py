@@ -127,7 +127,7 @@ def test_a_model_without_a_mask_is_not_padded(tiny_cnn_onnx: Path) -> None:
 def test_an_output_as_long_as_the_input_is_cut_again(tiny_bert_onnx: Path) -> None:
     model = onnx.load(str(tiny_bert_onnx))
     symbol = model.graph.input[0].type.tensor_type.shape.dim[1].dim_param
-    shape = ["batch", symbol, 32]
+    shape: list[str | int | None] = ["batch", symbol, 32]
     model.graph.output.append(onnx.helper.make_tensor_value_info("hidden", onnx.TensorProto.FLOAT, shape))
     config = text_format.Parse(derive_config("bert", model, TOKEN_SPECS, 8), pb.ModelConfig())
     assert [(each.name, each.axis) for each in config.erg.padding.output] == [("hidden", 1)]
