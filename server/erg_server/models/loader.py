@@ -16,7 +16,7 @@ from erg_server.models.signature import Signature
 from erg_server.models.warmup import check_golden, labels_of, run_warmup
 from erg_server.repository.installed import usable_backends
 from erg_server.repository.repository import ModelDefinition, ModelRepository
-from erg_server.repository.selection import ServingPlan
+from erg_server.repository.selection import DECIDING_KEYS, ServingPlan
 from erg_server.repository.spec import ModelSpec
 from erg_server.scheduling.scheduler import Scheduler
 from erg_server.telemetry.meter import Meter, ModelMeter
@@ -53,9 +53,10 @@ class ModelLoader:
             await asyncio.to_thread(definition.close)
 
     def identity(self, definition: ModelDefinition, version: int) -> str:
-        """Changes whenever the version's files or its configuration do."""
+        """Changes whenever the version's files or its configuration do, or which of the latter its author wrote."""
         config = definition.config.SerializeToString(deterministic=True)
-        return f"{definition.fingerprint(version)}:{hashlib.sha256(config).hexdigest()}"
+        stated = ",".join(key for key in DECIDING_KEYS if definition.document.gives(key))
+        return f"{definition.fingerprint(version)}:{hashlib.sha256(config).hexdigest()}:{stated}"
 
     async def load(self, definition: ModelDefinition, version: int) -> ServedModel:
         """Verify a version's files, load it on its workers, warm it up and check its golden sample.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from erg_server.errors import ErgError, NotFoundError
 from erg_server.repository.config import ConfigDocument, read_config
@@ -19,8 +20,9 @@ from erg_server.repository.layout import (
     is_name,
     versions_on_disk,
 )
-from erg_server.repository.problem import ConfigError, Problem
-from erg_server.repository.repository import ModelRepository
+from erg_server.repository.manifest import Manifest, ManifestError, load_manifest
+from erg_server.repository.problem import ConfigError, Problem, did_you_mean
+from erg_server.repository.repository import ModelDefinition, ModelRepository
 from erg_server.repository.selection import complete_version
 from erg_server.repository.spec import ModelSpec
 from erg_server.repository.validation import validate
@@ -28,13 +30,17 @@ from erg_server.repository.validation import validate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReport:
-    """What was found in one model's folder. `versions` are those that would be served."""
+    """What was found in one model's folder. `versions` are those that would be served.
+
+    `manifests` are theirs, by version, as far as they have one that can be read.
+    """
 
     name: str
     path: Path
     problems: tuple[Problem, ...]
     versions: tuple[int, ...] = ()
     backend: str = ""
+    manifests: Mapping[int, Manifest] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def ok(self) -> bool:
@@ -87,10 +93,27 @@ def check_model(path: Path, backends: Collection[str] | None = None) -> ModelRep
         hint = "publish one, or add a folder called 1"
         problems.append(Problem(path=str(path), message="has no version yet", suggestion=hint, severity="warning"))
     elif all(problem.severity != "error" for problem in problems):
-        problems += [*_check_versions(path), *_check_referenced_files(document, path)]
+        problems += [*_check_versions(path, backends), *_check_referenced_files(document, path)]
     return ModelReport(
-        name=name, path=path, problems=tuple(problems), versions=versions, backend=document.config.backend
+        name=name,
+        path=path,
+        problems=tuple(problems),
+        versions=versions,
+        backend=document.config.backend,
+        manifests=_manifests(path, versions),
     )
+
+
+def _manifests(path: Path, versions: Sequence[int]) -> Mapping[int, Manifest]:
+    found: dict[int, Manifest] = {}
+    for version in versions:
+        try:
+            manifest = load_manifest(path / str(version))
+        except ManifestError:
+            continue  # among the problems already
+        if manifest is not None:
+            found[version] = manifest
+    return MappingProxyType(found)
 
 
 def _is_model(path: Path) -> bool:
@@ -119,8 +142,8 @@ def _check_repository(root: Path, backends: Collection[str] | None) -> list[Mode
     return reports
 
 
-def _check_versions(path: Path) -> list[Problem]:
-    """Open the model as the server would, and check the files of each version it would serve."""
+def _check_versions(path: Path, backends: Collection[str] | None) -> list[Problem]:
+    """Open the model as the server would, and check the files of each version, and what it would be served as."""
     repository = ModelRepository([path.parent])
     try:
         definition = repository.open(path.name)
@@ -130,8 +153,29 @@ def _check_versions(path: Path) -> list[Problem]:
     for version in definition.versions:
         try:
             repository.verify(definition, version)
+            problems += _check_selections(definition, version, backends)
         except ErgError as error:
             problems += _problems_of(error, definition.version_path(version))
+    return problems
+
+
+def _check_selections(definition: ModelDefinition, version: int, backends: Collection[str] | None) -> list[Problem]:
+    """Plan the version for every device that its manifest selects something for."""
+    manifest = definition.manifest(version)
+    if manifest is None or backends is None:
+        return []
+    folder = str(definition.version_path(version))
+    problems: list[Problem] = []
+    for device in sorted({selection.device for selection in manifest.selected}):
+        try:
+            definition.plan(version, device, backends)
+        except ErgError as error:
+            problems.append(Problem(path=folder, key="selected", message=error.message))
+    unknown = {artifact.backend for artifact in manifest.artifacts} - set(backends)
+    for backend in sorted(unknown):
+        message = f"artifacts of backend '{backend}', which is not installed, are passed over"
+        hint = did_you_mean(backend, sorted(backends))
+        problems.append(Problem(path=folder, key="artifacts", message=message, suggestion=hint, severity="warning"))
     return problems
 
 

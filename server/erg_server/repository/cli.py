@@ -9,11 +9,17 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 
 from erg_server.repository.check import ModelReport, check_paths
+from erg_server.repository.installed import usable_backends
+from erg_server.repository.manifest_json import plain
+from erg_server.repository.manifest_tables import result_tables
 from erg_server.repository.problem import Problem
 
+_WIDE = 200
+_RESULTS = ("artifacts", "selected", "accuracy", "measurements", "verdicts")
 _EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -30,7 +36,8 @@ _EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 def check(paths: tuple[Path, ...], output_format: str) -> None:
     """Validate model repositories, or single models, without serving them.
 
-    Reports every problem with file, line, key and a suggested fix. Exits with 0 when all models would be served, 1 when
+    Reports every problem with file, line, key and a suggested fix, and what the manifests of the versions say of their
+    artifacts, accuracy and cost. Exits with 0 when all models would be served, 1 when
     one would not, 2 when the command itself was wrong.
     """
     try:
@@ -54,10 +61,20 @@ def _print(reports: Sequence[ModelReport], console: Console) -> None:
         console.print(line)
         for problem in report.problems:
             console.print(_problem_line(problem))
+        _print_results(report)
     failed = sum(not report.ok for report in reports)
     noun = "model" if len(reports) == 1 else "models"
     summary = f"{failed} of {len(reports)} {noun} would not be served" if failed else f"{len(reports)} {noun} checked"
     console.print(Text(summary, "bold red" if failed else "green"))
+
+
+def _print_results(report: ModelReport) -> None:
+    """Tables are laid out for the terminal, and for as much room as they need where there is none."""
+    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_WIDE)
+    for version, manifest in report.manifests.items():
+        for title, table in result_tables(manifest, usable_backends()):
+            console.print(Text.assemble("  ", (f"version {version}", "dim"), " ", (title, "bold")))
+            console.print(Padding(table, (0, 0, 0, 2), expand=False))
 
 
 def _problem_line(problem: Problem) -> Text:
@@ -79,6 +96,10 @@ def _as_json(report: ModelReport) -> dict[str, object]:
         "ok": report.ok,
         "backend": report.backend,
         "versions": list(report.versions),
+        "results": {
+            str(version): {key: plain(getattr(manifest, key)) for key in _RESULTS}
+            for version, manifest in report.manifests.items()
+        },
         "problems": [
             {
                 "severity": problem.severity,

@@ -21,6 +21,9 @@ from erg_server.repository.manifest import Artifact, Manifest, ManifestError, lo
 from erg_server.repository.spec import PRECISION_PARAMETER, ModelSpec
 
 PRECISIONS = ("", "f32", "bf16", "f16")
+DECIDING_KEYS = ("backend", "platform", "default_model_filename")
+"""What an author writes against an artifact. Completion fills the same keys in, so that it matters who did."""
+
 DeviceKind = Literal["cpu", "gpu"]
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from erg_server.errors import ErgError, FailedPreconditionError, InternalError, InvalidArgumentError, NotFoundError
 from erg_server.models.loader import choose_workers
-from erg_server.repository.manifest import Golden, Manifest
+from erg_server.repository.manifest import Artifact, Golden, Manifest, Selection
 from erg_server.repository.publication import publish
 from erg_server.tensor import DataType, Tensor
 
 from tests.server.models.harness import CONFIG, FakeWorker, Harness, tensor
+from tests.server.repository.builders import relu
 from tests.server.scheduling.builders import model_spec
 
 SIDES = {
@@ -230,3 +231,27 @@ async def test_a_device_that_is_not_there_is_told_with_those_that_are() -> None:
     spec = model_spec(f'name: "m" {CONFIG} instance_group {{ kind: KIND_GPU gpus: [ 0 ] }}')
     with pytest.raises(FailedPreconditionError, match=r"kind GPU on GPUs \[0\]; this server has cpu0"):
         choose_workers((FakeWorker(),), spec)
+
+
+async def test_a_version_runs_as_the_artifact_that_its_manifest_selects(harness: Harness, tmp_path: Path) -> None:
+    build = tmp_path / "build"
+    (build / "fast").mkdir(parents=True)
+    for file in ("model.onnx", "fast/model.onnx"):
+        (build / file).write_bytes(relu(("batch", 2), output_shape=("batch", 2)).SerializeToString())
+    fast = Artifact(name="fast", file="fast/model.onnx", backend="openvino", precision="bf16", batch_limit=2)
+    selected = (Selection(device="cpu", artifact="fast"),)
+    publish(harness.root, "m", build, Manifest(model="m", artifacts=(fast,), selected=selected))
+    await harness.load()
+    [loaded] = harness.worker.models.values()
+    assert loaded.model_path == harness.root / "m" / "1" / "fast" / "model.onnx"
+    assert (loaded.config.backend, loaded.spec.backend) == ("openvino", "openvino")
+    assert loaded.config.parameters["INFERENCE_PRECISION_HINT"].string_value == "bf16"
+    served = harness.registry.resolve("m", "")
+    assert served.config.backend == "openvino"
+    assert served.queue.batcher.limits.max_rows == 2
+    assert (await harness.infer(rows=4)).outputs[0].shape == (4, 2)
+    (harness.root / "m" / "config.pbtxt").write_text('backend: "onnxruntime"')
+    await harness.load()
+    await harness.settle()
+    [loaded] = harness.worker.models.values()
+    assert (loaded.config.backend, loaded.model_path.parent.name) == ("onnxruntime", "1")

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -6,8 +7,10 @@ from click.testing import CliRunner
 from erg_server.repository import check as checking
 from erg_server.repository.check import check_paths
 from erg_server.repository.cli import check
+from erg_server.repository.publication import publish
 
 from tests.server.repository.builders import IDENTITY_CONFIG, add_model, external_tensor, relu
+from tests.server.repository.test_manifest import FULL
 
 BACKENDS = frozenset({"identity", "onnxruntime"})
 
@@ -116,3 +119,50 @@ def test_json_is_for_tools(root: Path) -> None:
             "suggestion": "did you mean 'name'?",
         }
     ]
+
+
+def publish_artifacts(root: Path, tmp_path: Path, backend: str = "openvino") -> None:
+    """FULL's two artifacts, the second by `backend`, as version 1 of m."""
+    build = tmp_path / "build"
+    (build / "int8").mkdir(parents=True)
+    for file in ("model.onnx", "int8/model.onnx"):
+        (build / file).write_bytes(relu().SerializeToString())
+    source, int8 = FULL.artifacts
+    artifacts = (source, dataclasses.replace(int8, backend=backend, name="[b]int8"))
+    selected = tuple(dataclasses.replace(each, artifact=f"[b]{each.artifact}") for each in FULL.selected[:1])
+    publish(root, "m", build, dataclasses.replace(FULL, golden=None, artifacts=artifacts, selected=selected))
+
+
+@pytest.mark.usefixtures("installed")
+def test_what_a_manifest_knows_is_shown(root: Path, tmp_path: Path) -> None:
+    publish_artifacts(root, tmp_path, "identity")
+    result = CliRunner().invoke(check, [str(root)])
+    assert result.exit_code == 0, result.output
+    rows = [" ".join(line.split()) for line in result.output.splitlines()]
+    assert "[b]int8 int8/model.onnx identity bf16 PERFORMANCE_HINT=LATENCY at most 8 0.0 cpu (choice 1)" in rows
+    assert "int8 top1 0.9 [0.8, 0.95] at 95% -0.01 [-0.02, 0.001] 50" in rows
+    assert "int8 cpu openvino bf16 8 128 2 0.12 3.10 x 1 8000" in rows
+    assert "int8 cpu 8 128 worth it 3.1 x, at least 2" in rows
+    [report] = json.loads(CliRunner().invoke(check, [str(root), "--format", "json"]).output)
+    results = report["results"]["1"]
+    assert [artifact["name"] for artifact in results["artifacts"]] == ["source", "[b]int8"]
+    assert results["measurements"][1]["cpu_ratio"] == 3.1
+    assert results["accuracy"][1]["drop_high"] == 0.001
+    assert [verdict["verdict"] for verdict in results["verdicts"]] == ["worth it", "refused"]
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_selection_that_nothing_here_can_serve_is_told(root: Path, tmp_path: Path) -> None:
+    publish_artifacts(root, tmp_path, "onnxruntim")
+    [report] = check_paths([root], BACKENDS)
+    assert not report.ok
+    told = "\n".join(map(str, report.problems))
+    assert "selected: model 'm': nothing that its manifest selects for cpu can be served" in told
+    assert "'onnxruntim', which is not installed, are passed over; did you mean 'onnxruntime'?" in told
+
+
+def test_an_artifact_outside_its_version_is_told(root: Path, tmp_path: Path) -> None:
+    publish_artifacts(root, tmp_path)
+    path = root / "m" / "1" / "manifest.json"
+    path.write_text(path.read_text().replace('"file": "int8/model.onnx"', '"file": "../../x.onnx"'))
+    assert any("is not a path inside" in told for told in faults(root)["m"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from erg_server.repository.spec import BatchingPolicy
 from erg_server.request import InferenceRequest, Phases
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.server.scheduling.builders import batching_policy
+from tests.server.scheduling.builders import ECHO, batching_policy, model_spec
 
 MS = 1_000_000
 
@@ -179,6 +181,21 @@ def test_a_request_of_several_rows_is_never_split() -> None:
     subject.offer(entry(rows=5))
     subject.offer(entry(rows=5))
     assert [item.rows for item in subject.take(ready(subject.poll(0)), 8)] == [5]
+
+
+def test_a_measured_batch_limit_caps_what_is_joined_and_no_request() -> None:
+    spec = dataclasses.replace(model_spec(ECHO + "dynamic_batching { }"), batch_limit=2)
+    limits = BatchLimits.of(spec, 1 << 20)
+    assert limits.max_rows == 2
+    capped = DynamicBatcher(spec.batching, limits)
+    for rows in (5, 1, 1, 1):
+        capped.offer(entry(rows=rows))
+    sizes = []
+    while isinstance(batch := capped.poll(0), Ready):
+        sizes.append(sum(taken.rows for taken in capped.take(batch, batch.limit_rows)))
+    assert sizes == [5, 2, 1]
+    generous = BatchLimits.of(dataclasses.replace(spec, batch_limit=100), 1 << 20)
+    assert generous.max_rows == spec.max_batch_size
 
 
 def test_heads_of_cancelled_requests_do_not_pile_up_while_another_waits() -> None:
