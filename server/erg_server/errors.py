@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import enum
 
+MAX_MESSAGE_BYTES = 2000
+"""Clients drop a whole status whose headers pass 8 KiB, and a byte of its message may take three there."""
+
 
 class StatusCode(enum.IntEnum):
     """Canonical status codes; the numbers are gRPC's, which is where most callers meet them."""
@@ -34,8 +37,13 @@ class ErgError(Exception):
 
     @property
     def message(self) -> str:
-        """The text that the caller receives."""
-        return str(self.args[0]) if self.args else self.__class__.__name__
+        """The text that the caller receives, cut after `MAX_MESSAGE_BYTES`."""
+        text = str(self.args[0]) if self.args else self.__class__.__name__
+        # A path may hold bytes that are no UTF-8, which no status can carry.
+        raw = text.encode(errors="replace")
+        if len(raw) <= MAX_MESSAGE_BYTES:
+            return raw.decode()
+        return f"{raw[:MAX_MESSAGE_BYTES].decode(errors='ignore')}…"
 
 
 class InvalidArgumentError(ErgError):

@@ -50,11 +50,13 @@ class HealthService:
         try:
             while True:
                 changed.clear()
+                # Read before the status: if it is set while an answer is sent, NOT_SERVING is still to be told.
+                draining = self._draining.is_set()
                 status = self._status(message.service)
                 if status != last:
                     last = status
                     yield pb.HealthCheckResponse(status=status)
-                if self._draining.is_set():
+                if draining:
                     return
                 await changed.wait()
         finally:

@@ -136,7 +136,7 @@ class InferenceService:
         context = CallContext(arrival_ns=self._plane.clock.now_ns(), deadline_ns=deadline_ns)
         try:
             response = pb.ModelStreamInferResponse(infer_response=await self.infer(message, context))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (whatever it is, the caller is told and the stream goes on)
             response = pb.ModelStreamInferResponse(error_message=_told(error))
             # The client finds the request again by its id.
             response.infer_response.id = message.id

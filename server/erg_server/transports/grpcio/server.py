@@ -114,7 +114,8 @@ class GrpcioTransport:
         left_s: float | None = call.time_remaining()
         # Without a deadline grpcio says None or a century.
         deadline_ns = None if left_s is None or left_s > 1e9 else now_ns + int(left_s * 1e9)
-        return CallContext(arrival_ns=now_ns, deadline_ns=deadline_ns)
+        metadata = tuple((key, value) for key, value in call.invocation_metadata() or ())
+        return CallContext(arrival_ns=now_ns, deadline_ns=deadline_ns, metadata=metadata)
 
     async def _abort(self, call: grpc.aio.ServicerContext[bytes, bytes], method: Method, error: Exception) -> NoReturn:
         if isinstance(error, grpc.aio.AbortError):
