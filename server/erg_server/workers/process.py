@@ -139,8 +139,10 @@ class WorkerProcess:
 
         Raises:
             ResourceExhaustedError: the inputs do not fit a slot.
-            UnavailableError: the process is gone.
+            UnavailableError: the process is gone, or holds as many batches as it may.
         """
+        if not self.free_slots:
+            raise UnavailableError(f"worker {self.device.name} takes no batch now")
         slot = self._free[-1]
         view = self._slab.slots[slot]
         tensors: list[SlotTensor] = []
