@@ -41,7 +41,7 @@ class ConvertGroup(click.Group):
 
 @click.group(cls=ConvertGroup, short_help="Convert a trained model into a cheaper one that is proved right.")
 def convert() -> None:
-    r"""Make a trained model cheaper, prove what that costs and loses, and publish it into a model repository.
+    """Make a trained model cheaper, prove what that costs and loses, and publish it into a model repository.
 
     \b
     From a model to a served version:
@@ -50,12 +50,11 @@ def convert() -> None:
       erg convert run minilm.toml           # export, try, judge, measure, choose, publish
       erg serve model_repo
 
-    \b
     MODEL is a transformers folder, an .onnx file, or a PyTorch checkpoint with --factory.
     A recipe (TOML) names candidates: ways to run the model. Each is held against the source on
     held-out data and timed beside it; what loses too much is refused, what gains nothing is
     "not worth it", and the best of the rest is published with the figures that speak for it.
-    """
+    """  # noqa: D301  # click reads the control character
 
 
 @convert.command()
@@ -72,6 +71,7 @@ def convert() -> None:
 @click.option("--force", is_flag=True, help="Write over an existing file.")
 @_TRUST
 def init(
+    *,
     model: str,
     output: Path | None,
     factory: str,
@@ -81,7 +81,7 @@ def init(
     force: bool,  # click passes options by name
     trust: bool,
 ) -> None:
-    r"""Look at MODEL and write a commented recipe that works.
+    """Look at MODEL and write a commented recipe that works.
 
     \b
     Examples:
@@ -90,7 +90,7 @@ def init(
       erg convert init weights.safetensors --factory models:build --input image:FP32:-1,3,224,224
 
     Until the recipe names data, it compares outputs on generated inputs, and says so.
-    """
+    """  # noqa: D301
     with _told():
         from erg_converters.init import write_recipe  # noqa: PLC0415  # help should not wait for PyTorch
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import re
+import typing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ def explain_recipe(recipe: Recipe, cache: Path | None, console: Console, *, trus
         chain = _chain(recipe, cache, trust=trust)
         for step in chain.preview(planned):
             console.print(f"  {step.candidate} · {step.name}: {_CACHED[step.cached]}", markup=False)
-    console.print(Text("\nWhat every setting means (* is stated in the recipe, the rest are defaults)", style="bold"))
+    console.print(Text("\nWhat every setting means (* is not the default)", style="bold"))
     for heading, settings in _tables(recipe, planned):
         console.print(Text(f"\n  {heading}", style="bold"))
         for line in described(settings):
@@ -48,8 +50,8 @@ def explain_recipe(recipe: Recipe, cache: Path | None, console: Console, *, trus
 
 def steps_of(planned: Plan) -> Iterator[str]:
     """Each step of a run, in words."""
-    recipe = planned.recipe
-    yield f"load the source: {recipe.source.kind} {recipe.source.path or recipe.source.weights or recipe.source.factory}"
+    recipe, source = planned.recipe, planned.recipe.source
+    yield f"load the source: {source.kind} {source.path or source.weights or source.factory}"
     for name, data in (("calibration", recipe.calibration), ("evaluation", recipe.evaluation)):
         if data is not None:
             yield f"load {name} data: {_told(data)}"
@@ -65,7 +67,7 @@ def steps_of(planned: Plan) -> Iterator[str]:
         yield f"judge {candidate.name} on {_runs(candidate)}: {_bounds(recipe)}"
     measure = recipe.measure
     yield (
-        f"measure what passes, interleaved with the source, {measure.threads} thread(s), {measure.rounds} rounds: batch "
+        f"measure what passes, interleaved with the source, threads {measure.threads}, rounds {measure.rounds}: batch "
         f"sizes {list(measure.batch_sizes)}, lengths {list(measure.lengths)} where there is such an axis, on "
         f"{', '.join(measure.devices)}"
     )
@@ -79,15 +81,40 @@ def steps_of(planned: Plan) -> Iterator[str]:
 
 
 def described(settings: Any) -> Iterator[str]:
-    """Each field of a settings dataclass: its value, whether it is the default, and what it means."""
+    """Each field of a settings dataclass: its value, whether it is the default, and what it means.
+
+    A field that means nothing beside the others' values is left out, as the tokenizer of a folder of images is: what
+    it is for stands before the colon in its meaning.
+    """
+    choices = _choices(settings)
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
+        meaning = field.metadata.get("doc", "(not described)")
+        if _is_of_another(field.name, meaning, settings, choices):
+            continue
         if field.name == "passes":
             value = [step.name for step in value]
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         stated = required or value != _default(field)
         shown = list(value) if isinstance(value, tuple) else value
-        yield f"{'*' if stated else ' '} {field.name} = {shown!r}: {field.metadata.get('doc', '(not described)')}"
+        yield f"{'*' if stated else ' '} {field.name} = {shown!r}: {meaning}"
+
+
+def _choices(settings: Any) -> dict[str, str]:
+    """Each word that a field of these settings may have as its value, to the field's name."""
+    hints = typing.get_type_hints(type(settings))
+    return {
+        choice: name
+        for name, hint in hints.items()
+        if typing.get_origin(hint) is typing.Literal
+        for choice in typing.get_args(hint)
+        if choice
+    }
+
+
+def _is_of_another(name: str, meaning: str, settings: Any, choices: Mapping[str, str]) -> bool:
+    word = re.split(r"[:,]", meaning)[0]
+    return choices.get(word, name) != name and getattr(settings, choices[word]) != word
 
 
 def where_stopped(recipe: Recipe, cache: Path) -> str:
@@ -170,6 +197,6 @@ def _runs(candidate: CandidatePlan) -> str:
 def _bounds(recipe: Recipe) -> str:
     gate = recipe.gate
     return (
-        f"{gate.metric} may drop by {gate.max_drop:g} at the far end of its {gate.confidence:.0%} interval, mean cosine "
-        f"at least {gate.min_cosine:g}, a row alone and in a batch alike to {gate.batch_tolerance:g}"
+        f"{gate.metric} may drop by {gate.max_drop:g} at the far end of its {gate.confidence:.0%} interval, mean "
+        f"cosine at least {gate.min_cosine:g}, a row alone and in a batch alike to {gate.batch_tolerance:g}"
     )

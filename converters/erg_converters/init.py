@@ -89,8 +89,8 @@ def recipe_text(found: Found, repository: str, name: str) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-_DATA = """# Generated inputs, because no data was named: they show how far outputs move, and nothing about the task. Name real
-# samples before you rely on a verdict: those that judge must not be those that calibrate.
+_DATA = """# Generated inputs, because no data was named: they show how far outputs move, and nothing about the task.
+# Name real samples before you rely on a verdict: those that judge must not be those that calibrate.
 [calibration]
 kind = "random"            # or "npz", "jsonl", "images", "python"
 samples = 64
