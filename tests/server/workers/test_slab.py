@@ -109,7 +109,7 @@ def test_closing_leaves_no_descriptor() -> None:
     before = descriptors()
     for _ in range(5):
         Slab.create(slots=2, slot_bytes=PAGE).close()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_a_view_that_outlives_the_slab_stays_readable_and_then_gives_all_back() -> None:
@@ -121,11 +121,11 @@ def test_a_view_that_outlives_the_slab_stays_readable_and_then_gives_all_back() 
     assert bytes(view) == b"kept"
     del view, slab
     gc.collect()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_a_slab_that_cannot_be_made_leaves_no_descriptor() -> None:
     before = descriptors()
     with pytest.raises((OSError, OverflowError, ValueError)):
         Slab.create(slots=1 << 20, slot_bytes=1 << 45)
-    assert descriptors() == before
+    assert descriptors() <= before
