@@ -84,10 +84,11 @@ class Counted:
 
     def __iter__(self) -> Iterator[Feed]:
         for feed in self._feeds:
-            yield feed
+            # Before the yield: tools leave the last sample's loop without asking for another.
             total = self.rounds * len(self._feeds)
             self._taken = min(self._taken + 1, total)
             self._progress(self._taken, total)
+            yield feed
 
     def get_next(self) -> Feed | None:
         """The next feed; None after the last."""

@@ -48,6 +48,7 @@ class ConvertFloat16(Pass[Float16Settings]):
         Raises:
             PassError: a layer's weight is beyond fp16, or a name in keep_layers is none.
         """
+        from onnxruntime.quantization.onnx_model import ONNXModel  # noqa: PLC0415
         from onnxruntime.transformers import float16  # noqa: PLC0415
 
         model = prepare(artifact.path)
@@ -61,6 +62,8 @@ class ConvertFloat16(Pass[Float16Settings]):
                 op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *self.settings.keep_operators],
                 node_block_list=sorted(kept),
             )
+        # The casts of the inputs are put behind what reads them.
+        ONNXModel(result).topological_sort()
         onnx.save(result, str(path))
         halves = sum(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in result.graph.initializer)
         if not halves:

@@ -41,6 +41,7 @@ def prepare(path: Path) -> onnx.ModelProto:
     if opset_of(model) < _PER_CHANNEL_OPSET:
         model = at_opset(model, CANONICAL_OPSET)
     _constants_to_weights(model.graph)
+    _forget_weight_types(model.graph)
     taken: set[str] = set()
     for index, node in enumerate(model.graph.node):
         if not node.name or node.name in taken:
@@ -53,7 +54,7 @@ def at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """The model in a newer version of the standard operators; raises PassError where ONNX has no way there."""
     try:
         return onnx.version_converter.convert_version(model, opset)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+    except (RuntimeError, ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         words = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise PassError(
             f"the model is at opset {opset_of(model)} and ONNX's converter does not bring it to {opset}: {words}; "
@@ -146,3 +147,11 @@ def _constants_to_weights(graph: onnx.GraphProto) -> None:
         nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
         del graph.node[:]
         graph.node.extend(nodes)
+
+
+def _forget_weight_types(graph: onnx.GraphProto) -> None:
+    """Exporters state a weight's type among the intermediate values too, where a tool that changes it forgets it."""
+    weights = {tensor.name for tensor in graph.initializer}
+    kept = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in graph.value_info if v.name not in weights]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)

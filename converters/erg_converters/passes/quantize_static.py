@@ -14,7 +14,7 @@ from erg_converters.artifact import Artifact, Format
 from erg_converters.errors import PassError
 from erg_converters.passes.base import Pass, PassContext
 from erg_converters.passes.calibration import Counted, calibration_feeds, padded
-from erg_converters.passes.layers import has_attention, layers_of, prepare, quantized
+from erg_converters.passes.layers import OPERATORS, has_attention, layers_of, prepare, quantized
 from erg_converters.passes.quiet import quiet, versions
 from erg_converters.passes.sensitivity import choose_kept
 from erg_converters.tables import doc
@@ -96,8 +96,8 @@ class QuantizeStatic(Pass[StaticSettings]):
             if self.settings.tool == "onnxruntime":
                 model = _preprocessed(model, context.folder)
             feeds = calibration_feeds(context, model, self.settings.subset_size)
-            if self.settings.tool == "onnxruntime":
-                # Its histograms want all samples of one shape.
+            if self.settings.tool == "onnxruntime" and self.settings.method != "minmax":
+                # Histograms want all samples of one shape.
                 feeds = padded(feeds, {spec.name: spec.pad_value for spec in context.inputs})
 
             def quantize(kept: frozenset[str], samples: Sequence[Feed], file: Path) -> None:
@@ -170,6 +170,8 @@ class QuantizeStatic(Pass[StaticSettings]):
             path,
             feeds,
             quant_format=QuantFormat.QDQ,
+            # Attention adds masks of -3e38: ranges of anything but the layers themselves are then worth nothing.
+            op_types_to_quantize=[*sorted(OPERATORS), "Gather"] if has_attention(model) else None,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
