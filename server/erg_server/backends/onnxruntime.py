@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from erg_server.backends.base import Array, ModelLoad
 from erg_server.errors import ErgError, FailedPreconditionError, InternalError, InvalidArgumentError, UnimplementedError
+from erg_server.repository.spec import PRECISION_PARAMETER
 from erg_server.tensor import DataType
 
 ONNX_BFLOAT16 = 16
@@ -80,8 +81,10 @@ class OnnxRuntimeBackend:
         Raises:
             FailedPreconditionError: the file does not load or lacks an input or output of the configuration, or the
                 device's execution provider is not there.
-            UnimplementedError: the model takes BYTES and answers BF16.
+            UnimplementedError: the model takes BYTES and answers BF16, or is to run in a precision that its file
+                does not have.
         """
+        _check_precision(model)
         options = session_options(model)
         providers = execution_providers(model)
         try:
@@ -102,6 +105,15 @@ class OnnxRuntimeBackend:
         _check_names(session, model)
         _check_bf16(model)
         return OnnxRuntimeModel(session, model)
+
+
+def _check_precision(model: ModelLoad) -> None:
+    """Raises UnimplementedError for bf16 at run time, which would be f32 without a word."""
+    if model.spec.parameters.get(PRECISION_PARAMETER) == "bf16":
+        raise UnimplementedError(
+            f"model '{model.name}': {PRECISION_PARAMETER} is bf16, and ONNX Runtime computes in what the file has; "
+            "leave the parameter out, or use backend 'openvino'"
+        )
 
 
 def _check_names(session: ort.InferenceSession, model: ModelLoad) -> None:

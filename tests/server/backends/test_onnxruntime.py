@@ -73,6 +73,15 @@ def test_bytes_in_and_bf16_out_is_refused_at_load(tmp_path: Path) -> None:
         OnnxRuntimeBackend().load(model_load("onnxruntime", path, inputs, outputs))
 
 
+def test_a_precision_that_only_the_file_could_give_is_refused_at_load(tmp_path: Path) -> None:
+    path = onnx_models.echo(tmp_path / "model.onnx", DataType.FP32)
+    values = [("x", DataType.FP32)], [("y", DataType.FP32)]
+    stated = 'parameters {{ key: "INFERENCE_PRECISION_HINT" value {{ string_value: "{}" }} }}'
+    with pytest.raises(UnimplementedError, match=r"INFERENCE_PRECISION_HINT is bf16.* use backend 'openvino'"):
+        OnnxRuntimeBackend().load(model_load("onnxruntime", path, *values, extra=stated.format("bf16")))
+    OnnxRuntimeBackend().load(model_load("onnxruntime", path, *values, extra=stated.format("f32"))).close()
+
+
 def test_bytes_that_are_no_utf8_are_the_callers_error(tmp_path: Path) -> None:
     path = onnx_models.echo(tmp_path / "model.onnx", DataType.BYTES)
     strings = [("x", DataType.BYTES)], [("y", DataType.BYTES)]

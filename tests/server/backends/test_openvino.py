@@ -234,6 +234,33 @@ def test_a_failure_inside_the_model_is_told_and_breaks_nothing(tmp_path: Path) -
         np.testing.assert_array_equal(model.run([x])[0], x + numpy_helper.to_array(three))
 
 
+def test_a_model_that_failed_half_way_is_compiled_anew(tmp_path: Path) -> None:
+    """How long the table's slice is depends on the values of z, so only the run finds out that it does not fit x."""
+    table = np.arange(64, dtype=np.float32).reshape(1, 64)
+    constants = {"table": table, "zero": np.zeros(1, np.int64), "one": np.ones(1, np.int64)}
+    nodes = [
+        helper.make_node("ReduceMax", ["z"], ["most"], keepdims=0),
+        helper.make_node("Cast", ["most"], ["number"], to=TensorProto.INT64),
+        helper.make_node("Reshape", ["number", "one"], ["end"]),
+        helper.make_node("Slice", ["table", "zero", "end", "one"], ["s"]),
+        helper.make_node("Relu", ["s"], ["positions"]),
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Add", ["a", "positions"], ["y"]),
+    ]
+    nodes = [
+        *(helper.make_node("Constant", [], [k], value=numpy_helper.from_array(v, k)) for k, v in constants.items()),
+        *nodes,
+    ]
+    model = load(save(tmp_path / "m", nodes, inputs=("x", "z")), inputs=("x", "z"))
+    x = np.abs(random_rows())
+    four, seven = np.full((3, 4), 4, np.float32), np.full((3, 4), 7, np.float32)
+    for _ in range(2):
+        np.testing.assert_allclose(model.run([x, four])[0], x + table[:, :4])
+        with pytest.raises(InternalError, match="OpenVINO failed: "):
+            model.run([x, seven])
+    np.testing.assert_allclose(model.run([x, four])[0], x + table[:, :4])
+
+
 def test_what_openvino_does_not_load_is_told_in_its_words(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(FailedPreconditionError, match=r"does not load broken\.onnx"):
