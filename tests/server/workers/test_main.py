@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -289,6 +290,6 @@ def test_a_front_that_dies_first_ends_the_worker() -> None:
 
 def test_resident_bytes_follow_memory_that_is_in_use() -> None:
     before = main.resident_bytes()
-    block = np.ones(8 << 20, np.uint8)
-    assert main.resident_bytes() - before > 4 << 20
-    del block
+    with mmap.mmap(-1, 32 << 20) as block:  # fresh pages, which no allocator had before
+        block[::4096] = b"x" * (len(block) // 4096)
+        assert main.resident_bytes() - before > 24 << 20
