@@ -9,6 +9,7 @@ import logging
 import signal
 
 from erg_server.bootstrap import Server, build_server
+from erg_server.errors import UnavailableError
 from erg_server.settings import ServeSettings
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,13 @@ async def _serve(settings: ServeSettings) -> int:
 
 async def start(server: Server) -> None:
     """Open the ports first, so that health tells of a long start, then load the models."""
-    await server.endpoints.start()
+    try:
+        await server.endpoints.start()
+    except OSError as error:
+        raise UnavailableError(
+            f"metrics cannot listen on {server.endpoints.address}: {error.strerror or error}; choose another with "
+            "--metrics-address and --metrics-port"
+        ) from error
     await asyncio.gather(*(worker.start() for worker in server.workers))
     for transport in server.transports:
         await transport.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -15,6 +16,7 @@ from typing import Any
 from erg_server.errors import InvalidArgumentError
 
 ENV_PREFIX = "ERG_"
+MAX_MESSAGE_BYTES = (1 << 31) - 1
 
 
 def _setting(default: Any, group: str, text: str, choices: tuple[str, ...] = ()) -> Any:
@@ -154,6 +156,16 @@ def merge(stated: Mapping[str, Any]) -> ServeSettings:
         raise InvalidArgumentError("no model repository: give --model-repository FOLDER (or ERG_MODEL_REPOSITORY)")
     if settings.load_model and settings.model_control_mode != "explicit":
         raise InvalidArgumentError("--load-model needs --model-control-mode explicit; other modes load what is there")
+    _check_values(settings)
+    return settings
+
+
+def _check_values(settings: ServeSettings) -> None:
+    """Every setting by itself."""
+    for item in setting_fields():
+        choices, value = item.metadata["choices"], getattr(settings, item.name)
+        if choices and value not in choices:
+            raise InvalidArgumentError(f"--{item.name.replace('_', '-')} is {' or '.join(choices)}, not '{value}'")
     for name in ("grpc_port", "metrics_port"):
         if not 0 <= getattr(settings, name) <= 65535:
             raise InvalidArgumentError(f"--{name.replace('_', '-')} is a port: 0 to 65535")
@@ -164,11 +176,13 @@ def merge(stated: Mapping[str, Any]) -> ServeSettings:
         "max_message_bytes",
         "repository_poll_secs",
     ):
-        if getattr(settings, name) <= 0:
+        # Written so that it is false for NaN.
+        if not 0 < getattr(settings, name) < math.inf:
             raise InvalidArgumentError(f"--{name.replace('_', '-')} must be greater than 0")
     for name in ("cpu_workers", "exit_timeout_secs", "log_verbose"):
-        if getattr(settings, name) < 0:
+        if not 0 <= getattr(settings, name) < math.inf:
             raise InvalidArgumentError(f"--{name.replace('_', '-')} must not be negative")
+    if settings.max_message_bytes > MAX_MESSAGE_BYTES:
+        raise InvalidArgumentError(f"--max-message-bytes is at most {MAX_MESSAGE_BYTES}, gRPC's own limit")
     if settings.worker_slot_bytes < 1 << 20:
         raise InvalidArgumentError("--worker-slot-bytes must be at least 1048576 (1 MiB)")
-    return settings
