@@ -36,12 +36,14 @@ log = logging.getLogger(__name__)
 DEFAULTS: Mapping[str, str] = {
     PRECISION_PARAMETER: "f32",
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+    "CPU_RUNTIME_CACHE_CAPACITY": "1000",
 }
-"""OpenVINO's own are bf16 and 32."""
+"""OpenVINO's own are bf16, 32 and 5000: with batches of every shape the last makes a worker grow for hours."""
 
 ALLOWED: Mapping[str, tuple[str, ...]] = {
     PRECISION_PARAMETER: ("f32", "bf16", "f16"),
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": (),
+    "CPU_RUNTIME_CACHE_CAPACITY": (),
     "EXECUTION_MODE_HINT": ("PERFORMANCE", "ACCURACY"),
     "CPU_DENORMALS_OPTIMIZATION": ("YES", "NO"),
     "CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE": (),

@@ -237,7 +237,7 @@ def test_a_failure_inside_the_model_is_told_and_breaks_nothing(tmp_path: Path) -
 def test_a_model_that_failed_half_way_is_compiled_anew(tmp_path: Path) -> None:
     """How long the table's slice is depends on the values of z, so only the run finds out that it does not fit x."""
     table = np.arange(64, dtype=np.float32).reshape(1, 64)
-    constants = {"table": table, "zero": np.zeros(1, np.int64), "one": np.ones(1, np.int64)}
+    constants: dict[str, np.ndarray] = {"table": table, "zero": np.zeros(1, np.int64), "one": np.ones(1, np.int64)}
     nodes = [
         helper.make_node("ReduceMax", ["z"], ["most"], keepdims=0),
         helper.make_node("Cast", ["most"], ["number"], to=TensorProto.INT64),
@@ -285,6 +285,7 @@ def test_the_worker_decides_of_threads_and_the_configuration_of_the_rest() -> No
     assert properties == {
         "INFERENCE_PRECISION_HINT": "f32",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+        "CPU_RUNTIME_CACHE_CAPACITY": "1000",
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": 3,
