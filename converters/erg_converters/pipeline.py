@@ -1,153 +1,252 @@
-"""Runs a recipe: source, export, proof, publication. Nothing reaches the repository before the last step."""
+"""Runs a recipe: source, export, candidates, gate, measurement, choice, publication, in this order.
+
+Steps whose results are in the cache are not run again, so that a run that was stopped goes on where it was. A candidate
+that fails does not stop the others. Nothing reaches the repository before the last step.
+"""
 
 from __future__ import annotations
 
-import logging
-import os
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnx
-import onnxruntime as ort
-import torch
-import transformers
 from erg_server import __version__
-from erg_server.repository.manifest import Golden, Manifest, PassRecord, Source
-from erg_server.repository.publication import publish
-from erg_server.tensor import Tensor
+from erg_server.errors import ErgError
+from erg_server.repository.manifest import Golden, Measurement, Source
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from erg_converters.passes import export_onnx
-from erg_converters.recipe import Recipe
-from erg_converters.sources.transformers import TransformersModel, load_encoder
+from erg_converters.candidate import Candidate, failure_of, variant_of
+from erg_converters.chain import Chain, processor_name
+from erg_converters.data import Dataset, load_data
+from erg_converters.decision import Decision, Judging
+from erg_converters.interrupts import interrupted_by_sigterm, telling_full_disk
+from erg_converters.plan import Plan, plan
+from erg_converters.progress import Steps
+from erg_converters.publish import Publication, publish_version
+from erg_converters.report import (
+    REPORT_FILENAME,
+    Report,
+    dump_report,
+)
+from erg_converters.serving_config import check_config_place, read_config
+from erg_converters.settings import Recipe
+from erg_converters.sources.load import load_source
+from erg_converters.workspace import Workspace, default_root, digest_of, replace_text
 
 
-@dataclass(slots=True)
-class Report:
-    """What each step took and found, in order."""
+class Conversion:
+    """One run of a plan. `judging` makes the judge of a chain; by default the real one."""
 
-    steps: list[tuple[str, float, str]] = field(default_factory=list)
-    version: int = 0
-    path: Path = Path()
+    def __init__(
+        self,
+        planned: Plan,
+        workspace: Workspace,
+        console: Console,
+        *,
+        trust: bool = False,
+        judging: Callable[[Chain, Recipe], Judging] | None = None,
+    ) -> None:
+        self.plan = planned
+        self.recipe = planned.recipe
+        self.workspace = workspace
+        self.trust = trust
+        self.judging = judging or _judge
+        self.steps = Steps(console)
+        self.candidates = [Candidate(plan=each) for each in planned.candidates]
+        self.folder = workspace.run_folder(self.recipe.publish.name, self.recipe.sha256)
+        self.measurements: tuple[Measurement, ...] = ()
+        self.decision = Decision(chosen="", reason="")
+        self.published = ""
+        self.origin: Source | None = None
+        self.calibration: Dataset | None = None
+        self.evaluation: Dataset | None = None
 
+    def run(self) -> Report:
+        """Convert and publish; the report of what was done is written however it ends."""
+        # Before hours are spent: what publication would refuse.
+        settings = self.recipe.publish
+        config = read_config(self.recipe.folder / settings.config) if settings.config else None
+        check_config_place(settings, config)
+        try:
+            with self.steps.progress:
+                chain = self._load()
+                self._build(chain)
+                judge = self.judging(chain, self.recipe)
+                self._decide(judge)
+                self._publish(judge, chain, config)
+        except BaseException:
+            # The first error is the one to tell, and the disk may be full.
+            with contextlib.suppress(OSError):
+                replace_text(self.folder / REPORT_FILENAME, dump_report(self.report()))
+            raise
+        report = self.report()
+        replace_text(self.folder / REPORT_FILENAME, dump_report(report))
+        draw_report(report, self.folder)
+        return report
 
-class Steps:
-    """Shows each step with its clock while it runs, and keeps what it found."""
-
-    def __init__(self, console: Console) -> None:
-        self.report = Report()
-        self.progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            TimeElapsedColumn(),
-            console=console,
+    def report(self) -> Report:
+        """What was done so far."""
+        return Report(
+            model=self.recipe.publish.name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            erg_version=__version__,
+            recipe=str(self.recipe.path),
+            recipe_sha256=self.recipe.sha256,
+            device=processor_name(),
+            source=self.origin,
+            evaluation=self.evaluation.name if self.evaluation else "",
+            evaluation_sha256=self.evaluation.sha256 if self.evaluation else "",
+            calibration_sha256=self.calibration.sha256 if self.calibration else "",
+            steps=tuple(self.steps.records),
+            candidates=tuple(each.record() for each in self.candidates),
+            measurements=self.measurements,
+            verdicts=self.decision.verdicts,
+            front=self.decision.front,
+            chosen=self.decision.chosen,
+            chosen_reason=self.decision.reason,
+            published=self.published,
         )
 
-    @contextmanager
-    def step(self, name: str) -> Iterator[_Step]:
-        """Run one step under its own bar."""
-        began_s = time.monotonic()
-        current = _Step(self.progress, self.progress.add_task(name, total=None))
-        yield current
-        self.progress.update(current.task, total=1, completed=1, description=f"{name}: {current.found}")
-        self.report.steps.append((name, time.monotonic() - began_s, current.found))
-
-
-@dataclass(slots=True)
-class _Step:
-    progress: Progress
-    task: Any
-    found: str = "done"
-
-    def advance(self, done: int, total: int) -> None:
-        self.progress.update(self.task, completed=done, total=total)
-
-
-def run_recipe(recipe: Recipe, console: Console) -> Report:
-    """Convert and publish; raises ErgError with the cause, and leaves the repository as it was then."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    steps = Steps(console)
-    with steps.progress, tempfile.TemporaryDirectory(prefix="erg-convert-") as folder:
-        file = Path(folder) / "model.onnx"
-        with steps.step(f"load {recipe.source.path}") as step:
-            model = load_encoder(recipe.source.path)
-            parameters = sum(item.numel() for item in model.module.parameters())
-            step.found = f"{parameters / 1e6:.1f} M parameters"
-        with steps.step("export to ONNX") as step:
-            began_s = time.monotonic()
-            export_onnx.export(model, recipe.export, file)
-            onnx.checker.check_model(str(file))
-            seconds = time.monotonic() - began_s
-            step.found = f"{file.stat().st_size / 1e6:.1f} MB, opset {recipe.export.opset}"
-        with steps.step("compare with PyTorch") as step:
-            parity = export_onnx.check_parity(model, recipe.export, file, recipe.gate, step.advance)
-            step.found = (
-                f"largest difference {parity.max_absolute_difference:.2g}, smallest cosine {parity.min_cosine:.7f} "
-                f"over {parity.samples} shapes"
+    def _load(self) -> Chain:
+        with self.steps.step("load the source") as step:
+            source = load_source(self.recipe, trust=self.trust)
+            inputs = source.input_specs()
+            self.origin = Source(
+                kind=source.kind, location=source.location, sha256=source.digest(), license=source.license
             )
-        with steps.step(f"publish {recipe.publish.name}") as step:
-            manifest = _manifest(recipe, model, parity, seconds, _golden(file, model))
-            root = Path(recipe.publish.repository)
-            root.mkdir(parents=True, exist_ok=True)
-            steps.report.version = publish(root, recipe.publish.name, Path(folder), manifest)
-            steps.report.path = root / recipe.publish.name / str(steps.report.version)
-            step.found = f"version {steps.report.version}"
-    return steps.report
+            step.figures = {"inputs": ", ".join(f"{spec.name} {list(spec.dims)}" for spec in inputs)}
+        for name in ("calibration", "evaluation"):
+            settings = getattr(self.recipe, name)
+            if settings is not None:
+                with self.steps.step(f"load {name} data") as step:
+                    data = load_data(settings, inputs, self.recipe.folder)
+                    setattr(self, name, data)
+                    step.figures = {"samples": str(len(data)), "from": data.name}
+        return Chain(
+            workspace=self.workspace,
+            source=source,
+            inputs=inputs,
+            calibration=self.calibration,
+            evaluation=self.evaluation,
+        )
+
+    def _build(self, chain: Chain) -> None:
+        """Make every candidate's file. The export is everybody's: where it fails, the run ends."""
+        with self.steps.step(self.plan.export.name) as step:
+            canonical, exported = chain.run(chain.start(), self.plan.export, step)
+        for candidate in self.candidates:
+            artifact, failure = canonical, ""
+            candidate.passes.append(exported)
+            for each in candidate.plan.passes:
+                if failure:
+                    self.steps.skip(each.name, candidate.plan.name, "the pass before it failed")
+                    continue
+                try:
+                    with self.steps.step(each.name, candidate.plan.name) as step:
+                        artifact, record = chain.run(artifact, each, step)
+                    candidate.passes.append(record)
+                except (ErgError, OSError, MemoryError) as error:
+                    failure = failure_of(each.name, error)
+            candidate.failure = failure
+            candidate.artifact = None if failure else artifact
+
+    def _decide(self, judge: Judging) -> None:
+        """Judge each candidate, time those that pass beside the source, and choose."""
+        source = self.candidates[0].made()
+        for candidate in self.candidates[1:]:
+            if candidate.artifact is None:
+                self.steps.skip("gate", candidate.plan.name, "there is no file to judge")
+                continue
+            try:
+                with self.steps.step("gate", candidate.plan.name) as step:
+                    candidate.judged = judge.judge(candidate.made(), source, step)
+            except Exception as error:  # noqa: BLE001  # whatever a backend raises ends this candidate only
+                candidate.failure = failure_of("gate", error)
+        with self.steps.step("measure") as step:
+            self.measurements = judge.measure([each.made() for each in self.candidates if each.passed], step)
+        with self.steps.step("choose") as step:
+            self.decision = judge.decide([each.record() for each in self.candidates], self.measurements)
+            step.figures = {self.decision.chosen: self.decision.reason}
+
+    def _publish(self, judge: Judging, chain: Chain, config: str | None) -> None:
+        winner = next(each for each in self.candidates if each.plan.name == self.decision.chosen)
+        with self.steps.step("golden sample", winner.plan.name) as step:
+            golden = judge.golden(winner.made(), self.candidates[0].made())
+            step.figures = _golden_figures(golden)
+        with self.steps.step(f"publish {self.recipe.publish.name}") as step:
+            path = publish_version(self._publication(winner, golden), chain.inputs, config)
+            self.published = str(path)
+            step.figures = {"version": path.name, "in": str(path.parent)}
+
+    def _publication(self, winner: Candidate, golden: Golden | None) -> Publication:
+        assert self.origin is not None
+        return Publication(
+            settings=self.recipe.publish,
+            source=variant_of(self.candidates[0].made()),
+            winner=variant_of(winner.made()),
+            reason=self.decision.reason,
+            origin=self.origin,
+            passes=tuple(winner.passes),
+            recipe_sha256=self._inputs_digest(),
+            calibration_sha256=self.calibration.sha256 if self.calibration else "",
+            golden=golden,
+            accuracy=tuple(
+                each.judged.accuracy for each in self.candidates if each.judged and each.judged.accuracy is not None
+            ),
+            measurements=self.measurements,
+            verdicts=self.decision.verdicts,
+        )
+
+    def _inputs_digest(self) -> str:
+        """Of the recipe and everything that it reads: equal digests make equal versions."""
+        return digest_of(
+            {
+                "recipe": self.recipe.sha256,
+                "source": self.origin.sha256 if self.origin else "",
+                "calibration": self.calibration.sha256 if self.calibration else "",
+                "evaluation": self.evaluation.sha256 if self.evaluation else "",
+            }
+        )
 
 
-def _golden(file: Path, model: TransformersModel) -> Golden:
-    """Two rows that a server must reproduce before the version may serve."""
-    random = np.random.default_rng(1)
-    ids = random.integers(0, model.vocabulary, (2, 12), dtype=np.int64)
-    mask = np.ones_like(ids)
-    mask[1, 8:] = 0
-    session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    names = [item.name for item in session.get_outputs()]
-    outputs = session.run(names, dict(zip(export_onnx.INPUTS, (ids, mask), strict=True)))
-    return Golden(
-        inputs=tuple(Tensor.from_numpy(n, a) for n, a in zip(export_onnx.INPUTS, (ids, mask), strict=True)),
-        outputs=tuple(Tensor.from_numpy(name, array) for name, array in zip(names, outputs, strict=True)),
-    )
+def run_recipe(
+    recipe: Recipe,
+    console: Console,
+    *,
+    workspace: Workspace | None = None,
+    trust: bool = False,
+    only: Iterable[str] = (),
+    judging: Callable[[Chain, Recipe], Judging] | None = None,
+) -> Report:
+    """Convert as the recipe says and publish what wins.
+
+    Raises:
+        ErgError: the cause and the fix are in the message; nothing was published, and what was done is kept.
+        KeyboardInterrupt: it was interrupted, or told to end by SIGTERM; the same holds.
+    """
+    space = workspace if workspace is not None else Workspace(default_root())
+    with interrupted_by_sigterm(), telling_full_disk(space.root, recipe.path):
+        return Conversion(plan(recipe).only(only), space, console, trust=trust, judging=judging).run()
 
 
-def _manifest(
-    recipe: Recipe, model: TransformersModel, parity: export_onnx.Parity, seconds: float, golden: Golden
-) -> Manifest:
-    tools = {"torch": torch.__version__, "transformers": transformers.__version__, "onnx": onnx.__version__}
-    export = PassRecord(
-        name="export_onnx",
-        settings={
-            "task": recipe.export.task,
-            "opset": str(recipe.export.opset),
-            "max_absolute_difference": f"{parity.max_absolute_difference:.3g}",
-            "min_cosine": f"{parity.min_cosine:.8f}",
-        },
-        tools=tools,
-        seconds=seconds,
-    )
-    return Manifest(
-        model=recipe.publish.name,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        erg_version=__version__,
-        recipe_sha256=recipe.sha256,
-        source=Source(
-            kind=recipe.source.kind,
-            location=recipe.source.path,
-            sha256=model.sha256,
-            license=recipe.source.license,
-        ),
-        passes=(export,),
-        golden=golden,
-    )
+def draw_report(report: Report, folder: Path) -> None:
+    """Write the front as PNG and everything as one HTML file beside the report."""
+    from erg_converters.html import write_html  # noqa: PLC0415  # matplotlib takes a second to import
+    from erg_converters.plots import draw_front  # noqa: PLC0415
+
+    draw_front(report, folder / "front.png")
+    write_html(report, folder / "report.html")
+
+
+def _judge(chain: Chain, recipe: Recipe) -> Judging:
+    """The real judge; imported only now, since the backends take a second to import."""
+    from erg_converters.judging import Judge  # noqa: PLC0415
+
+    return Judge(chain, recipe)
+
+
+def _golden_figures(golden: Golden | None) -> dict[str, str]:
+    if golden is None:
+        return {"rows": "none, since one is more than a manifest should carry"}
+    return {"rows": str(golden.inputs[0].shape[0]), "tolerance": f"{golden.absolute_tolerance:.2g}"}
