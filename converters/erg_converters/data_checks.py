@@ -31,9 +31,11 @@ def check_sample(feed: Mapping[str, Any], inputs: Sequence[InputSpec], name: str
             raise DataError(
                 f"{name}: input '{spec.name}' is missing; the sample has {', '.join(map(str, feed)) or 'nothing'}"
             )
-        array = np.asarray(feed[spec.name])
         where = f"{name}: input '{spec.name}'"
-        array = _cast(array, spec, where)
+        try:
+            array = _cast(np.asarray(feed[spec.name]), spec, where)
+        except ValueError as error:
+            raise DataError(f"{where} is no array: {error}") from None
         _check_shape(array, spec, where)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             position = tuple(int(index) for index in np.argwhere(~np.isfinite(array))[0])

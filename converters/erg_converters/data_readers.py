@@ -97,7 +97,7 @@ def _npz(settings: DataSettings, path: Path) -> Iterator[Raw]:
 
 
 def _python(settings: DataSettings, base: Path) -> Iterator[Raw]:
-    function = find_function(settings.entry, base, "entry")
+    function = find_function(settings.entry, base, "entry", DataError)
     try:
         given = list(function())
     except Exception as error:

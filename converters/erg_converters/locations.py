@@ -49,19 +49,30 @@ def importable(folder: Path) -> Iterator[None]:
         sys.path.remove(entry)
 
 
-def find_function(entry: str, base: Path, key: str) -> Callable[..., Any]:
+def find_function(
+    entry: str, base: Path, key: str, raising: type[ConversionError] = ConversionError
+) -> Callable[..., Any]:
     """The function that module:function names; `base` is importable meanwhile, `key` is the recipe's key, for messages.
 
     Raises:
-        ConversionError: no such module or function, or importing the module fails.
+        ConversionError: as `raising`: no such module or function, or importing the module fails.
     """
     name, _, function = entry.partition(":")
+    _forget_namesake(name, base)
     try:
         with importable(base):
             module = importlib.import_module(name)
     except Exception as error:
-        raise ConversionError(f"{key} = '{entry}': importing {name} failed: {type(error).__name__}: {error}") from error
+        raise raising(f"{key} = '{entry}': importing {name} failed: {type(error).__name__}: {error}") from error
     found = getattr(module, function, None)
     if not callable(found):
-        raise ConversionError(f"{key} = '{entry}': {name} ({module.__file__}) has no function '{function}'")
+        raise raising(f"{key} = '{entry}': {name} ({module.__file__}) has no function '{function}'")
     return found  # type: ignore[no-any-return]  # callable() says so
+
+
+def _forget_namesake(name: str, base: Path) -> None:
+    """Two recipes may each have a `data.py` beside them: the one that was imported for the other is not this one's."""
+    own = base.resolve() / f"{name}.py"
+    imported = sys.modules.get(name)
+    if imported is not None and own.is_file() and getattr(imported, "__file__", None) != str(own):
+        del sys.modules[name]

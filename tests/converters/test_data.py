@@ -1,4 +1,4 @@
-"""Samples: each kind is read, chosen and collated, and every fault names the sample, what was expected and what was got."""
+"""Samples: each kind is read, chosen and collated, and every fault names the sample, and what was expected and got."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("tokenizers")
-Image = pytest.importorskip("PIL.Image")
-
 from erg_converters.data import Dataset, collate, load_data
 from erg_converters.errors import DataError
 from erg_converters.settings import DataSettings
 from erg_converters.sources.base import InputSpec
+from PIL import Image
 
 IMAGE = InputSpec(name="image", datatype="FP32", dims=(-1, 3, -1), axes=("batch", "width"))
 IDS = InputSpec(name="input_ids", datatype="INT64", dims=(-1, -1), axes=("batch", "length"), pad_value=9.0)
@@ -139,9 +136,7 @@ def texts(tokenizer: Path, **rest: Any) -> DataSettings:
 
 
 def test_texts_are_tokenized_cut_and_labelled(tmp_path, tiny_bert_folder):
-    save_lines(
-        tmp_path, json.dumps({"text": "the cat sat on the mat", "y": 2}), "", json.dumps({"text": "dog", "y": 0})
-    )
+    save_lines(tmp_path, json.dumps({"text": "the cat sat on a mat", "y": 2}), "", json.dumps({"text": "dog", "y": 0}))
     data = load(texts(tiny_bert_folder, label_field="y", max_length=5), tmp_path, IDS, MASK)
     assert data.labels is not None
     assert data.labels.tolist() == [2, 0]
@@ -230,8 +225,7 @@ def test_a_python_entry_beside_the_recipe_gives_samples(tmp_path):
         ("erg_entry_label", "yield {}, 'cat'", "sample 0 has the label 'cat'"),
         ("erg_entry_none", "yield from ()", "no samples"),
         ("erg_entry_ragged", "yield {'image': [[1.0], [1.0, 2.0]]}", "sample 0: input 'image' is no array"),
-        ("erg_entry_mixed", "yield {'image': np.zeros((1, 3, 2), np.float32)}; "
-         "yield {'image': np.zeros((1, 3, 2), np.float32)}, 1", "sample 0 has no label"),
+        ("erg_entry_mixed", "a = {'image': np.zeros((1, 3, 2), np.float32)}; yield a; yield a, 1", "sample 0 has no label"),
     ],
 )  # fmt: skip
 def test_a_wrong_python_sample_is_told(tmp_path, module, body, told):
@@ -244,6 +238,16 @@ def test_an_entry_that_is_not_there_is_told(tmp_path):
         load(settings, tmp_path)
     with pytest.raises(DataError, match="has no function 'nothing'"):
         load(DataSettings(kind="python", entry="json:nothing"), tmp_path)
+
+
+def test_two_folders_may_have_an_entry_of_one_name(tmp_path):
+    shapes = []
+    for width in (2, 3):
+        folder = tmp_path / str(width)
+        folder.mkdir()
+        body = f"yield {{'image': np.zeros((1, 3, {width}), np.float32)}}"
+        shapes.append(load(python(folder, body, "erg_entry_twice"), folder).samples[0]["image"].shape)
+    assert shapes == [(1, 3, 2), (1, 3, 3)]
 
 
 def test_random_samples_are_repeatable_and_differ_between_seeds(tmp_path):

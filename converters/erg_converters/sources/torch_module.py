@@ -119,7 +119,7 @@ def _build(settings: SourceSettings, base: Path, *, trust: bool) -> torch.nn.Mod
         if not isinstance(loaded, torch.nn.Module):
             raise SourceError(f"{settings.weights} holds weights and no module: state source.factory, which builds it")
         return loaded
-    factory = find_function(settings.factory, base, "source.factory")
+    factory = find_function(settings.factory, base, "source.factory", SourceError)
     arguments = [find(settings.path, base)] if settings.path else []
     if arguments and not _takes_argument(factory):
         raise SourceError(f"source.factory = '{settings.factory}' takes no argument: leave source.path out")
