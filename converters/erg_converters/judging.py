@@ -13,7 +13,7 @@ from erg_server.repository.manifest import Accuracy, Golden, Measurement
 from erg_server.repository.manifest_json import ManifestFormatError, decode, encode
 
 from erg_converters.chain import Chain, processor_name
-from erg_converters.decision import JUDGED_FORMAT_VERSION, Judged, Made
+from erg_converters.decision import JUDGED_FORMAT_VERSION, Decision, Judged, Made
 from erg_converters.errors import ConversionError
 from erg_converters.feeds import golden_feeds, measured_feeds, unseen_feeds
 from erg_converters.gate import GateResult, judge
