@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from types import ModuleType
 
@@ -56,16 +57,35 @@ class ReflectionService:
             elif asked == "file_by_filename":
                 _add_files(answer, POOL.FindFileByName(message.file_by_filename))
             elif asked == "file_containing_symbol":
-                _add_files(answer, POOL.FindFileContainingSymbol(message.file_containing_symbol))
+                _add_files(answer, _file_of(message.file_containing_symbol))
             elif asked == "all_extension_numbers_of_type":
                 POOL.FindMessageTypeByName(message.all_extension_numbers_of_type)
                 answer.all_extension_numbers_response.base_type_name = message.all_extension_numbers_of_type
+            elif asked == "file_containing_extension":
+                _refuse(answer, StatusCode.NOT_FOUND, "there are no extensions")
             else:
-                raise KeyError("there are no extensions")  # noqa: TRY301
+                _refuse(answer, StatusCode.INVALID_ARGUMENT, "the request asks nothing")
         except KeyError as error:
-            answer.error_response.error_code = StatusCode.NOT_FOUND
-            answer.error_response.error_message = str(error.args[0])
+            _refuse(answer, StatusCode.NOT_FOUND, str(error.args[0]))
         return answer
+
+
+def _file_of(symbol: str) -> FileDescriptor:
+    """The file that declares `symbol`; raises KeyError where none does. The pool knows services, not their methods."""
+    try:
+        return POOL.FindFileContainingSymbol(symbol)
+    except KeyError:
+        service, _, method = symbol.rpartition(".")
+        with contextlib.suppress(KeyError):
+            found = POOL.FindServiceByName(service)
+            if method in found.methods_by_name:
+                return found.file
+        raise
+
+
+def _refuse(answer: reflection_pb2.ServerReflectionResponse, code: StatusCode, message: str) -> None:
+    answer.error_response.error_code = code
+    answer.error_response.error_message = message
 
 
 def _add_files(answer: reflection_pb2.ServerReflectionResponse, file: FileDescriptor) -> None:
