@@ -225,7 +225,7 @@ def test_a_python_entry_beside_the_recipe_gives_samples(tmp_path):
         ("erg_entry_label", "yield {}, 'cat'", "sample 0 has the label 'cat'"),
         ("erg_entry_none", "yield from ()", "no samples"),
         ("erg_entry_ragged", "yield {'image': [[1.0], [1.0, 2.0]]}", "sample 0: input 'image' is no array"),
-        ("erg_entry_mixed", "a = {'image': np.zeros((1, 3, 2), np.float32)}; yield a; yield a, 1", "sample 0 has no label"),
+        ("erg_entry_mixed", "a = {'image': np.zeros((1, 3, 2), np.float32)}; yield a; yield a, 1", "has no label"),
     ],
 )  # fmt: skip
 def test_a_wrong_python_sample_is_told(tmp_path, module, body, told):
