@@ -8,7 +8,7 @@ from erg_server.backends.base import Backend
 from erg_server.errors import InvalidArgumentError, UnimplementedError
 from erg_server.repository.installed import BACKEND_GROUP
 
-_INSTALL = {"onnxruntime": "pip install 'erg[cpu]' (or 'erg[gpu]' for CUDA)", "openvino": "pip install 'erg[cpu]'"}
+_INSTALL = {"onnxruntime": "pip install 'erg[cpu]' (or 'erg[gpu]' for CUDA)", "openvino": "pip install 'erg[openvino]'"}
 
 
 def backend_names() -> tuple[str, ...]:

@@ -39,5 +39,14 @@ def test_an_unknown_backend_is_answered_with_those_installed() -> None:
 
 def test_a_backend_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "entry_points", points(("theirs", "no_such_library.backend:Backend")))
-    with pytest.raises(UnimplementedError, match="'theirs' needs no_such_library, which is not installed"):
+    with pytest.raises(UnimplementedError, match=r"'theirs' needs no_such_library, which is not installed$"):
         create_backend("theirs")
+
+
+@pytest.mark.parametrize(("name", "extra"), [("onnxruntime", "cpu"), ("openvino", "openvino")])
+def test_a_backend_of_ours_without_its_library_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, name: str, extra: str
+) -> None:
+    monkeypatch.setattr(registry, "entry_points", points((name, "no_such_library.backend:Backend")))
+    with pytest.raises(UnimplementedError, match=rf"is not installed: pip install 'erg\[{extra}\]'"):
+        create_backend(name)
