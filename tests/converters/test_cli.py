@@ -104,8 +104,14 @@ def test_init_writes_over_a_file_only_when_told(tmp_path, tiny_cnn_onnx):
 def test_explain_tells_every_step_default_and_what_is_cached(bert_recipe, tmp_path):
     result = invoke("explain", bert_recipe, "--cache", tmp_path / "cache")
     assert result.exit_code == 0, result.output
-    for told in ("load the source: transformers", "source · export_onnx: to be done", "int8-dynamic · quantize_dynamic",
-                 "max_drop = 0.005: how far the metric may fall", "* seed = 1", "publish the next version of"):  # fmt: skip
+    for told in (
+        "load the source: transformers",
+        "source · export_onnx: to be done",
+        "int8-dynamic · quantize_dynamic",
+        "max_drop = 0.005: how far the metric may fall",
+        "* seed = 1",
+        "publish the next version of",
+    ):
         assert told in result.output
 
 
