@@ -98,7 +98,7 @@ def test_init_writes_over_a_file_only_when_told(tmp_path, tiny_cnn_onnx):
     assert "--force" in invoke("init", tiny_cnn_onnx, "-o", path).output
     assert path.read_text() == "mine"
     written(path, tiny_cnn_onnx, "--force")
-    assert read_recipe(path)
+    assert read_recipe(path).source.kind == "onnx"
 
 
 def test_explain_tells_every_step_default_and_what_is_cached(bert_recipe, tmp_path):

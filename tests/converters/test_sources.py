@@ -250,7 +250,7 @@ def model(
     return helper.make_model(graph, opset_imports=opsets, ir_version=10, **rest)
 
 
-def save(folder: Path, proto: onnx.ModelProto) -> dict[str, str]:
+def save(folder: Path, proto: onnx.ModelProto) -> dict[str, Any]:
     (folder / "m.onnx").write_bytes(proto.SerializeToString())
     return {"kind": "onnx", "path": "m.onnx"}
 
