@@ -41,7 +41,8 @@ def measured_feeds(
             rows = list(itertools.islice(itertools.cycle(evaluation.samples), batch))
             feeds[batch, None] = collate(rows, pad_values(inputs))
             continue
-        for length in lengths or [None] if has_length else [None]:
+        sizes_of_length: list[int | None] = [*lengths] if has_length and lengths else [None]
+        for length in sizes_of_length:
             sizes = usual_sizes(inputs, evaluation, max_sizes) | {_batch_axis(inputs): batch}
             if length is not None:
                 sizes[LENGTH_AXIS] = length
@@ -64,12 +65,11 @@ def unseen_feeds(
 def golden_feeds(
     inputs: tuple[InputSpec, ...], evaluation: Dataset | None, max_sizes: Mapping[str, int]
 ) -> tuple[Feed, ...]:
-    """What a golden sample may be, the best first: two real rows, the smallest there are; then one; else random."""
-    if evaluation is None or not len(evaluation):
-        sizes = usual_sizes(inputs, None, max_sizes) | {_batch_axis(inputs): GOLDEN_ROWS}
-        return (random_feed(inputs, sizes, seed=1),)
-    order = sorted(evaluation.samples, key=lambda sample: sum(array.nbytes for array in sample.values()))
-    return tuple(collate(order[:rows], pad_values(inputs)) for rows in range(min(GOLDEN_ROWS, len(order)), 0, -1))
+    """What a golden sample may be, the best first: two real rows, the smallest there are; one; small random ones."""
+    sizes = usual_sizes(inputs, None, max_sizes) | {_batch_axis(inputs): GOLDEN_ROWS}
+    order = sorted(evaluation.samples, key=_bytes) if evaluation is not None else []
+    real = [collate(order[:rows], pad_values(inputs)) for rows in range(min(GOLDEN_ROWS, len(order)), 0, -1)]
+    return (*real, random_feed(inputs, sizes, seed=1))
 
 
 def usual_sizes(
@@ -93,3 +93,7 @@ def _batch_axis(inputs: Sequence[InputSpec]) -> str:
 def _shapes(feed: Feed) -> tuple[tuple[int, ...], ...]:
     """The shapes without the batch axis."""
     return tuple(array.shape[1:] for array in feed.values())
+
+
+def _bytes(sample: Feed) -> int:
+    return sum(array.nbytes for array in sample.values())
