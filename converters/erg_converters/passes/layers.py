@@ -15,6 +15,8 @@ from erg_converters.errors import PassError
 from erg_converters.passes.promises import CANONICAL_OPSET, opset_of
 
 OPERATORS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
+GEMM_SUFFIX = "_MatMul"
+"""What ONNX Runtime's dynamic quantizer adds to the name of a Gemm, which it first takes apart into MatMul and Add."""
 _PER_CHANNEL_OPSET = 13
 """From here on QuantizeLinear has an axis, so that a weight may have one scale for each of its channels."""
 
@@ -113,11 +115,12 @@ def quantized(layers: Iterable[Layer], result: onnx.ModelProto) -> tuple[str, ..
     """Names of the layers that `result` computes in less: replaced, or with a weight that is dequantized."""
     nodes = {node.name: node for node in result.graph.node}
     dequantized = {node.output[0] for node in result.graph.node if node.op_type == "DequantizeLinear"}
-    return tuple(
-        layer.name
-        for layer in layers
-        if layer.name not in nodes or (len(nodes[layer.name].input) > 1 and nodes[layer.name].input[1] in dequantized)
-    )
+
+    def less(name: str) -> bool:
+        node = nodes.get(name) or nodes.get(name + GEMM_SUFFIX)
+        return node is None or (len(node.input) > 1 and node.input[1] in dequantized)
+
+    return tuple(layer.name for layer in layers if less(layer.name))
 
 
 def _macs_per_output(node: onnx.NodeProto, weight: Sequence[int]) -> int:

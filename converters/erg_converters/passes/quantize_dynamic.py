@@ -11,7 +11,7 @@ from erg_converters.artifact import Artifact, Format
 from erg_converters.errors import PassError
 from erg_converters.passes.base import Pass, PassContext
 from erg_converters.passes.calibration import calibration_feeds
-from erg_converters.passes.layers import layers_of, prepare, quantized
+from erg_converters.passes.layers import GEMM_SUFFIX, layers_of, prepare, quantized
 from erg_converters.passes.quiet import quiet, versions
 from erg_converters.passes.sensitivity import choose_kept
 from erg_converters.tables import doc
@@ -81,6 +81,8 @@ class QuantizeDynamic(Pass[DynamicSettings]):
             self._quantize(model, kept, path)
         layers = layers_of(model)
         done = quantized(layers, onnx.load(str(path)))
+        if not done:
+            raise PassError(f"none of {len(layers)} layers is a MatMul with a constant weight: use quantize_static")
         self.figures["layers quantized"] = f"{len(done)} of {len(layers)}"
         context.progress(1, 1)
         return path
@@ -114,7 +116,7 @@ class QuantizeDynamic(Pass[DynamicSettings]):
             per_channel=True,
             reduce_range=self.settings.reduce_range,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=sorted(kept),
+            nodes_to_exclude=sorted(kept | {name + GEMM_SUFFIX for name in kept}),
             # What a tensor is whose type shape inference does not find, as in graphs with operators it does not know.
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )

@@ -51,6 +51,13 @@ def test_what_is_not_convolution_is_quantized_where_only_that_is_asked_for(tiny_
     assert "MatMulInteger" in operators
 
 
+def test_a_kept_gemm_stays_float_and_a_model_with_nothing_else_is_refused(tiny_cnn_onnx: Path, tmp_path: Path) -> None:
+    last = quantizing.layer_names(tiny_cnn_onnx)[-1]
+    settings = DynamicSettings(op_types=("MatMul",), keep_layers=(last,))
+    with pytest.raises(PassError, match="none of 3 layers is a MatMul"):
+        quantizing.run(QuantizeDynamic(settings), tiny_cnn_onnx, tmp_path)
+
+
 def test_an_operator_that_nobody_quantizes_is_named(tiny_bert_onnx: Path, tmp_path: Path) -> None:
     with pytest.raises(PassError, match="op_types has 'Softmax'"):
         quantizing.run(QuantizeDynamic(DynamicSettings(op_types=("Softmax",))), tiny_bert_onnx, tmp_path)
