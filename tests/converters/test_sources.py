@@ -164,7 +164,7 @@ def test_a_factory_with_its_weights_computes_what_the_module_did(factory, source
 
 
 def test_the_digest_changes_with_a_weight(factory):
-    settings = {"kind": "torch", "factory": "erg_factory:build", "weights": "state.safetensors"}
+    settings: dict[str, Any] = {"kind": "torch", "factory": "erg_factory:build", "weights": "state.safetensors"}
     before = load(factory, IMAGE, **settings).digest()
     state = builders.tiny_cnn().state_dict()
     state["layers.6.bias"][0] += 1e-3
