@@ -187,10 +187,11 @@ async def test_a_caller_that_is_gone_takes_its_waiting_request_out_of_the_queue(
         holding.append(asyncio.ensure_future(served.infer(message(float(held)))))
         await worker.until(lambda held=held: len(worker.batches) == held)  # type: ignore[misc]
     meter = served.harness.registry.resolve("m", "").meter
-    call = served.infer(message(99.0), timeout=0.2 if gone == "deadline" else 60)
+    call = served.infer(message(99.0), timeout=0.5 if gone == "deadline" else 60)
+    while not meter.pending:
+        assert not call.done(), "its deadline was over before it reached the queue"
+        await asyncio.wait([asyncio.ensure_future(served.health("Check"))])
     if gone == "cancel":
-        while not meter.pending:
-            await asyncio.wait([asyncio.ensure_future(served.health("Check"))])
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
