@@ -167,10 +167,9 @@ def _run(recipe: Path, only: tuple[str, ...], cache: Path, *, trust: bool) -> No
 
         space = Workspace(cache)
         report = run_recipe(stated, Console(stderr=True), workspace=space, trust=trust, only=only)
-        output = _output()
-        output.print(summary(report))
-        output.print(f"report: {space.run_folder(stated.publish.name, stated.sha256)}")
-        output.print(f"published {report.published}")
+        _output().print(summary(report))
+        click.echo(f"report: {space.run_folder(stated.publish.name, stated.sha256)}")
+        click.echo(f"published {report.published}")
 
 
 @contextmanager
@@ -180,6 +179,10 @@ def _told(recipe: Path | None = None) -> Iterator[None]:
         yield
     except ErgError as error:
         raise click.ClickException(error.message) from error
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith("erg_"):
+            raise
+        raise click.ClickException(f"this needs {error.name}: pip install 'erg[convert]'") from error
     except KeyboardInterrupt:
         if recipe is None:
             raise

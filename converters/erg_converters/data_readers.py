@@ -119,7 +119,7 @@ def _random(settings: DataSettings, inputs: Sequence[InputSpec]) -> Iterator[Raw
     axes = sorted({axis for spec in inputs for axis in spec.dynamic.values()} - {"batch"})
     # Another stream for every seed and sample, so that two seeds share none.
     for index in range(settings.skip, settings.skip + settings.samples):
-        seeds = np.random.SeedSequence([max(settings.seed, 0), index]).generate_state(2)
+        seeds = np.random.SeedSequence([settings.seed + 1, index]).generate_state(2)
         random = np.random.default_rng(seeds[0])
         sizes = {axis: int(random.choice(RANDOM_LENGTHS if axis == "length" else RANDOM_SIZES)) for axis in axes}
         yield Raw(name=f"random sample {index}", feed=random_feed(tuple(inputs), sizes | {"batch": 1}, int(seeds[1])))

@@ -135,7 +135,7 @@ def where_stopped(recipe: Recipe, cache: Path) -> str:
 
 def summary(report: Report) -> Table:
     """What a run found, a row a candidate: speed-up and loss against the source, and why one was refused."""
-    table = Table(title=f"{report.model}: chosen is {report.chosen}", caption=report.chosen_reason)
+    table = Table(title=Text(f"{report.model}: chosen is {report.chosen}"), caption=Text(report.chosen_reason))
     for heading in ("candidate", "status", "speed-up", "drop", "cosine", "MB", "why"):
         table.add_column(heading)
     for row in compared_rows(report, report):
@@ -149,7 +149,8 @@ def summary(report: Report) -> Table:
             "-" if side.drop is None else f"{side.drop:+.4f}",
             "-" if side.cosine is None else f"{side.cosine:.5f}",
             f"{side.bytes / 1e6:.1f}",
-            record.reason,
+            # Not a string, whose brackets would be read as markup.
+            Text(record.reason),
         )
     return table
 

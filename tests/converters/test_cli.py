@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 import safetensors.torch
 from click.testing import CliRunner, Result
 from erg_converters.cli import convert
-from erg_converters.explain import described, where_stopped
+from erg_converters.explain import described, summary, where_stopped
 from erg_converters.plan import plan
 from erg_converters.recipe import read_recipe
 from erg_converters.report import REPORT_FILENAME, CandidateRecord, Report, StepRecord, dump_report
 from erg_converters.settings import DataSettings
 from erg_converters.sources.load import load_source
 from erg_converters.workspace import Workspace
+from rich.console import Console
 
 from tests.converters import builders
 
@@ -166,6 +168,15 @@ def test_resume_tells_where_the_last_run_stopped(bert_recipe, tmp_path):
     assert "goes on from int8 · quantize_static, which ended with: the disk is full; 1 steps" in told
     assert "goes on after export_onnx" in report_of(bert_recipe, tmp_path, steps=(done,))
     assert "published repo/m/3" in report_of(bert_recipe, tmp_path, steps=(done,), published="repo/m/3")
+
+
+def test_a_runs_summary_keeps_the_brackets_of_a_reason():
+    candidate = CandidateRecord(name="a", backend="openvino", precision="f32", status="refused", reason="at [8, 32]")
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(summary(Report(model="m", candidates=(candidate,), chosen="source", chosen_reason="[b] fails")))
+    text = console.export_text()
+    assert "at [8, 32]" in text
+    assert "[b] fails" in text
 
 
 def test_compare_shows_both_reports(tmp_path):
