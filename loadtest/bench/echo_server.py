@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from erg_server.clock import MonotonicClock
 from erg_server.pb import inference_pb2 as pb
-from erg_server.transports.base import CallContext, Method, Transport
+from erg_server.transports.base import CallContext, Done, Method, Transport
 from erg_server.transports.grpc.server import Address, GrpcTransport
 from erg_server.transports.grpcio.server import GrpcioTransport
 
@@ -35,6 +35,11 @@ async def serve(kind: str, answer_bytes: int) -> None:
     async def infer(message: Any, _: CallContext) -> pb.ModelInferResponse:
         return answer(message, answer_bytes)
 
+    def start(raw: bytes | memoryview, _: CallContext, done: Done) -> Callable[[], None]:
+        message = pb.ModelInferRequest.FromString(raw)  # type: ignore[arg-type]  # it takes any buffer
+        done((answer(message, answer_bytes).SerializeToString(),), None)
+        return lambda: None
+
     async def stream(messages: AsyncIterator[Any], _: CallContext) -> AsyncIterator[pb.ModelStreamInferResponse]:
         async for message in messages:
             yield pb.ModelStreamInferResponse(infer_response=answer(message, answer_bytes))
@@ -45,7 +50,7 @@ async def serve(kind: str, answer_bytes: int) -> None:
             request=pb.ModelInferRequest,
             response=pb.ModelInferResponse,
             unary=infer,
-            inline=True,
+            start=start,
         ),
         Method(
             path=f"{SERVICE}/ModelStreamInfer",

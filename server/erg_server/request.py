@@ -38,6 +38,8 @@ class InferenceRequest:
     priority: int = 0
     timeout_us: int = 0
     deadline_ns: int | None = None
+    form: object = None
+    """Equal for requests that differ in nothing but id, times and their tensors' bytes; None where that is unknown."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -71,9 +71,12 @@ DATATYPES: tuple[DataType, ...] = tuple(DataType)
 """Indexed by `DataType.wire_id`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tensor:
-    """One named tensor. `data` is C-order little-endian bytes; BYTES elements carry a 4-byte length each."""
+    """One named tensor. `data` is C-order little-endian bytes; BYTES elements carry a 4-byte length each.
+
+    Nothing changes a tensor once it is made. It is not frozen because that makes making one three times as slow.
+    """
 
     name: str
     datatype: DataType

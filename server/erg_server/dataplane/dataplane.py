@@ -9,7 +9,7 @@ from erg_server import __version__
 from erg_server.clock import Clock
 from erg_server.dataplane.classification import classify
 from erg_server.dataplane.shared_memory import SharedMemory
-from erg_server.errors import InvalidArgumentError
+from erg_server.errors import ErgError, InvalidArgumentError
 from erg_server.models.registry import ModelRegistry
 from erg_server.models.served_model import ServedModel
 from erg_server.pb import inference_pb2 as pb
@@ -72,15 +72,47 @@ class DataPlane:
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Answer one request; raises ErgError with the cause."""
         served = self.registry.resolve(request.model_name, request.model_version)
-        traced = self._tracer.enabled and self._tracer.sample(request.model_name)
+        traced = self._sampled(request)
         response = await served.infer(request)
+        if request.outputs or traced:
+            self._complete(served, request, response, traced=traced)
+        return response
+
+    def submit(
+        self, request: InferenceRequest, on_done: Callable[[InferenceResponse | ErgError], None]
+    ) -> Callable[[], None]:
+        """Start one request; `on_done` is called once, later. Returns what cancels it.
+
+        Raises:
+            ErgError: it was not accepted; `on_done` is then never called.
+        """
+        served = self.registry.resolve(request.model_name, request.model_version)
+        traced = self._sampled(request)
+        if not request.outputs and not traced:
+            return served.submit(request, on_done)
+
+        def complete(answer: InferenceResponse | ErgError) -> None:
+            if not isinstance(answer, ErgError):
+                try:
+                    self._complete(served, request, answer, traced=traced)
+                except ErgError as error:
+                    answer = error
+            on_done(answer)
+
+        return served.submit(request, complete)
+
+    def _sampled(self, request: InferenceRequest) -> bool:
+        return self._tracer.enabled and self._tracer.sample(request.model_name)
+
+    def _complete(
+        self, served: ServedModel, request: InferenceRequest, response: InferenceResponse, *, traced: bool
+    ) -> None:
         if request.outputs:
             _classify(served, request, response)
         if traced:
             self._tracer.record(
                 model=served.name, version=str(served.version), request_id=request.id, phases=response.phases
             )
-        return response
 
     def live(self) -> bool:
         """Whether the server runs: it answers, so it does."""

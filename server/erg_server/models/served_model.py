@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from erg_server.errors import ErgError, ResourceExhaustedError, UnavailableError
 from erg_server.models.signature import Signature
@@ -17,6 +18,9 @@ from erg_server.scheduling.request_queue import QueuedRequest
 from erg_server.scheduling.scheduler import Scheduler
 from erg_server.telemetry.meter import ModelMeter
 from erg_server.workers.supervisor import Worker
+
+MAX_CHECKED = 4096
+"""Forms of requests that a version remembers; they come from callers, so a full table starts again."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -36,6 +40,8 @@ class ServedModel:
     fingerprint: str
     signature: Signature
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # What the signature said of each form of request: rows, batch key, length, bytes.
+    _checked: dict[object, tuple[int, Hashable, int, int]] = field(default_factory=dict)
 
     @property
     def live_workers(self) -> int:
@@ -50,20 +56,6 @@ class ServedModel:
         Raises:
             ErgError: it does not fit the signature, was refused, expired, or failed in its batch.
         """
-        rows = self.signature.check(request)
-        queue = self.queue
-        inputs = request.inputs
-        if queue.spec.padding is not None:
-            inputs = request.inputs = queue.layout.complete(inputs, rows)
-        key, length = queue.layout.describe(inputs)
-        nbytes = 0
-        for tensor in inputs:
-            nbytes += len(tensor.data)
-        if nbytes > queue.batcher.limits.max_bytes:
-            raise ResourceExhaustedError(
-                f"the request's inputs have {nbytes} bytes; a batch may have {queue.batcher.limits.max_bytes} "
-                "(half of --worker-slot-bytes)"
-            )
         future: asyncio.Future[InferenceResponse] = asyncio.get_running_loop().create_future()
 
         def on_done(answer: InferenceResponse | ErgError) -> None:
@@ -74,6 +66,28 @@ class ServedModel:
             else:
                 future.set_result(answer)
 
+        cancel = self.submit(request, on_done)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            cancel()
+            raise
+
+    def submit(
+        self, request: InferenceRequest, on_done: Callable[[InferenceResponse | ErgError], None]
+    ) -> Callable[[], None]:
+        """Check a request against the signature and queue it; `on_done` is called once, later.
+
+        Returns:
+            What takes it out of the queue again, for a caller that went away.
+
+        Raises:
+            ErgError: it does not fit the signature or was refused; `on_done` is then never called.
+        """
+        checked = self._checked.get(request.form)
+        rows, key, length, nbytes = self._check(request) if checked is None else checked
+        if self.workers[0].state == "stopped" and all(worker.state == "stopped" for worker in self.workers):
+            raise UnavailableError(f"no worker serves model '{self.name}' version {self.version} any more")
         entry = QueuedRequest(
             request=request,
             rows=rows,
@@ -83,11 +97,26 @@ class ServedModel:
             on_done=on_done,
             phases=Phases(arrival_ns=request.arrival_ns),
         )
-        if all(worker.state == "stopped" for worker in self.workers):
-            raise UnavailableError(f"no worker serves model '{self.name}' version {self.version} any more")
-        self.scheduler.enqueue(queue, entry)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self.scheduler.cancel(queue, entry)
-            raise
+        self.scheduler.enqueue(self.queue, entry)
+        return partial(self.scheduler.cancel, self.queue, entry)
+
+    def _check(self, request: InferenceRequest) -> tuple[int, Hashable, int, int]:
+        queue = self.queue
+        rows = self.signature.check(request)
+        sent = inputs = request.inputs
+        if queue.spec.padding is not None:
+            inputs = request.inputs = queue.layout.complete(inputs, rows)
+        key, length = queue.layout.describe(inputs)
+        nbytes = sum(len(tensor.data) for tensor in inputs)
+        if nbytes > queue.batcher.limits.max_bytes:
+            raise ResourceExhaustedError(
+                f"the request's inputs have {nbytes} bytes; a batch may have {queue.batcher.limits.max_bytes} "
+                "(half of --worker-slot-bytes)"
+            )
+        checked = rows, key, length, nbytes
+        # A mask that was made here would be missing from the next request of the form.
+        if request.form is not None and inputs is sent:
+            if len(self._checked) >= MAX_CHECKED:
+                self._checked.clear()
+            self._checked[request.form] = checked
+        return checked

@@ -21,6 +21,11 @@ class CallContext:
     metadata: tuple[tuple[str, str | bytes], ...] = ()
 
 
+Done = Callable[[Sequence[bytes | memoryview] | None, BaseException | None], None]
+"""Takes a serialized answer in parts that follow each other, or an error."""
+StartHandler = Callable[[bytes | memoryview, CallContext, Done], Callable[[], None]]
+"""Starts a call from its serialized request and returns what cancels it. `Done` is called once, later, and not after a
+cancellation; raises where the call is not accepted."""
 UnaryHandler = Callable[[Any, CallContext], Coroutine[Any, Any, Message]]
 StreamHandler = Callable[[AsyncIterator[Any], CallContext], AsyncIterator[Message]]
 
@@ -29,8 +34,8 @@ StreamHandler = Callable[[AsyncIterator[Any], CallContext], AsyncIterator[Messag
 class Method:
     """One method of a service. Exactly one of `unary` and `stream` is set.
 
-    A method with `server_streaming` only (health's Watch) is a stream that reads one request. `inline` says that the
-    unary handler awaits nothing but futures, so that a transport may run it without a task.
+    A method with `server_streaming` only (health's Watch) is a stream that reads one request. `start` does what
+    `unary` does for transports that take callbacks: without a task, and without protobuf where it can.
     """
 
     path: str
@@ -39,7 +44,7 @@ class Method:
     unary: UnaryHandler | None = None
     stream: StreamHandler | None = None
     client_streaming: bool = False
-    inline: bool = False
+    start: StartHandler | None = None
 
     def parse(self, raw: bytes | bytearray | memoryview) -> Message:
         """Read a request; raises DecodeError for bytes that are none."""

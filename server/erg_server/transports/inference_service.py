@@ -14,8 +14,10 @@ from erg_server.dataplane.dataplane import DataPlane
 from erg_server.dataplane.shared_memory import cuda_unimplemented
 from erg_server.errors import ErgError
 from erg_server.pb import inference_pb2 as pb
-from erg_server.transports.base import CallContext, Method, UnaryHandler
+from erg_server.request import InferenceResponse
+from erg_server.transports.base import CallContext, Done, Method, StartHandler, UnaryHandler
 from erg_server.transports.codec import decode_request, encode_response
+from erg_server.transports.infer_wire import RequestReader, ResponseWriter
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,8 @@ class InferenceService:
     def __init__(self, plane: DataPlane, *, draining: asyncio.Event) -> None:
         self._plane = plane
         self._draining = draining
+        self._reader = RequestReader(plane.memory)
+        self._writer = ResponseWriter(plane.memory)
 
     def methods(self) -> list[Method]:
         """Every method, in the order of the protocol."""
@@ -61,7 +65,7 @@ class InferenceService:
         )
         methods = [_method(name, _unary(answer)) for name, answer in plain]
         methods += [
-            _method("ModelInfer", self.infer, inline=True),
+            _method("ModelInfer", self.infer, start=self.start_infer),
             _method("RepositoryModelLoad", self._load),
             _method("RepositoryModelUnload", self._unload),
         ]
@@ -81,6 +85,24 @@ class InferenceService:
         )
         response = await self._plane.infer(request)
         return encode_response(response, request.outputs, self._plane.memory)
+
+    def start_infer(self, raw: bytes | memoryview, context: CallContext, done: Done) -> Callable[[], None]:
+        """Start one request; see `transports.base.StartHandler`."""
+        request = self._reader.read(raw, context)
+        writer = self._writer
+
+        def finished(answer: InferenceResponse | ErgError) -> None:
+            if isinstance(answer, ErgError):
+                done(None, answer)
+                return
+            try:
+                parts = writer.write(answer, request.outputs)
+            except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets a status)
+                done(None, error)
+            else:
+                done(parts, None)
+
+        return self._plane.submit(request, finished)
 
     async def stream_infer(
         self, messages: AsyncIterator[pb.ModelInferRequest], context: CallContext
@@ -162,13 +184,13 @@ class InferenceService:
         return pb.SystemSharedMemoryUnregisterResponse()
 
 
-def _method(name: str, unary: UnaryHandler, *, inline: bool = False) -> Method:
+def _method(name: str, unary: UnaryHandler, *, start: StartHandler | None = None) -> Method:
     return Method(
         path=f"/{SERVICE}/{name}",
         request=getattr(pb, f"{name}Request"),
         response=getattr(pb, f"{name}Response"),
         unary=unary,
-        inline=inline,
+        start=start,
     )
 
 
