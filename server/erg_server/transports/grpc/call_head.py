@@ -21,7 +21,7 @@ MAX_TIMEOUT_NS = 100 * 365 * 86_400 * 10**9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallHead:
-    """One call as its headers state it.
+    """One call as its headers state it, or the trailers of one (`is_trailers`), which mean nothing here.
 
     `malformed` says why the request breaks HTTP/2 (the stream is reset); otherwise `refusal` says with which HTTP
     status, gRPC status and message the call is refused, None for a good one.
@@ -33,6 +33,7 @@ class CallHead:
     accepts: frozenset[str] = frozenset()
     metadata: Metadata = ()
     malformed: str = ""
+    is_trailers: bool = False
     refusal: tuple[int, StatusCode, str] | None = None
 
 
@@ -56,6 +57,8 @@ def parse_head(headers: Sequence[tuple[bytes, bytes]]) -> CallHead:
             fault = _add_metadata(metadata, name, value)
             if fault:
                 return CallHead(refusal=(200, StatusCode.INTERNAL, fault))
+    if not pseudo:
+        return CallHead(malformed=":method, :scheme and :path are missing", is_trailers=True)
     if not pseudo.get(b":path") or b":method" not in pseudo or b":scheme" not in pseudo:
         return CallHead(malformed=":method, :scheme or :path is missing")
     return _head(pseudo, plain, tuple(metadata))

@@ -20,11 +20,10 @@ class Limits:
     """What a caller may send of one message before it must wait: a 600 KB request arrives in one flight."""
     connection_window_bytes: int = 8 << 20
     connection_buffer_bytes: int = 128 << 20
-    """Bytes of incomplete messages of one connection; a stream that would pass it is refused."""
+    """Bytes that one connection's calls hold: incomplete messages, those a handler has not taken, and answers that
+    the caller does not take. A message that would pass it is refused, and so are new calls while it is passed."""
     total_buffer_bytes: int = 1 << 30
     """The same over all connections."""
-    stream_messages: int = 64
-    """Messages of one stream that its handler has not taken yet."""
 
     control_frames: int = 512
     """PING, SETTINGS, PRIORITY, empty and unknown frames in one go; `control_frames_per_s` come back every second."""
@@ -38,14 +37,28 @@ class Limits:
     handshake_s: float = 10.0
     """From the connection to its preface and SETTINGS."""
     stall_s: float = 60.0
-    """Without progress of a half-sent header block or message, or of an answer that the caller takes no bytes of."""
+    """How long a header block may take, and a message or an answer to move on by `stall_bytes`."""
+    stall_bytes: int = 16 << 10
     idle_s: float = 0.0
     """A connection without calls is closed after this; 0 keeps it."""
     age_s: float = 0.0
     """A connection is drained after this, so that callers spread over new servers; 0 keeps it."""
+    age_grace_s: float = 0.0
+    """What calls of a connection that is too old have to end; 0 is as long as they take."""
     keepalive_s: float = 7200.0
     """Silence after which a PING asks whether the peer is there; `keepalive_timeout_s` is how long it may take."""
     keepalive_timeout_s: float = 20.0
+    linger_s: float = 1.0
+    """What the peer has to read the last frames and close, before its connection is torn down."""
+
+
+class BufferAccount:
+    """Bytes that the connections of one server hold for their calls."""
+
+    __slots__ = ("held_bytes",)
+
+    def __init__(self) -> None:
+        self.held_bytes = 0
 
 
 class Budget:

@@ -10,7 +10,8 @@ PREFIX_BYTES = 5
 MIN_COMPRESSED_BYTES = 1024
 """Smaller answers are sent as they are: compressing them costs more than it saves."""
 _MAX_RATIO = 1000
-"""Bytes out of one byte in. deflate reaches 1,030 on zeros; the message limit bounds the rest."""
+_MAX_SMALL_BYTES = 1 << 20
+"""Bytes out of one byte in, for what is larger than `_MAX_SMALL_BYTES`. deflate reaches 1,030, on zeros alone."""
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 
 Message = bytes | bytearray | memoryview
@@ -97,7 +98,7 @@ def decompress(data: memoryview, encoding: str, limit_bytes: int) -> bytes:
     bits = _WINDOW_BITS.get(encoding)
     if bits is None:
         raise UnimplementedError(f"grpc-encoding '{encoding}' is not served")
-    bound = min(limit_bytes, max(1, len(data)) * _MAX_RATIO)
+    bound = min(limit_bytes, max(_MAX_SMALL_BYTES, len(data) * _MAX_RATIO))
     expander = zlib.decompressobj(bits)
     try:
         out = expander.decompress(data, bound + 1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 
 from erg_server.transports.grpc import frames
 from erg_server.transports.grpc.frames import DATA, END_HEADERS, END_STREAM, HEADERS, ConnectionFault, ErrorCode
@@ -14,6 +15,10 @@ RESPONSE_HEADERS = STATUS_200 + encode_headers((("content-type", "application/gr
 OK_TRAILERS = encode_headers((("grpc-status", "0"),))
 CHUNK_BYTES = 64 << 10
 """Most that one stream sends before the next one has its turn."""
+QUEUE_BYTES = 512 << 10
+"""Most payload that leaves its stream's account before the socket has taken what left before it."""
+MAX_SENT_FRAME_BYTES = 1 << 20
+"""Of a whole answer in one frame, whatever the peer takes: the others wait behind it."""
 
 _pack_answer = struct.Struct(f">HBBBI{len(RESPONSE_HEADERS)}sHBBBIBI").pack
 _pack_ok = struct.Struct(f">HBBBI{len(OK_TRAILERS)}s").pack
@@ -26,45 +31,48 @@ class Outbox:
 
     __slots__ = (
         "_ended",
-        "_seen",
-        "_seen_ns",
+        "_hold",
         "blocked",
         "frame_bytes",
         "frames",
         "initial_window",
         "pending_bytes",
+        "queued_bytes",
         "queued_large",
+        "sent_bytes",
         "window",
         "writable",
     )
 
-    def __init__(self, ended: Callable[[Stream], None]) -> None:
+    def __init__(self, ended: Callable[[Stream], None], hold: Callable[[int], object]) -> None:
         self.frames: list[Buffer] = []
         self.window = frames.DEFAULT_WINDOW
         self.initial_window = frames.DEFAULT_WINDOW
         self.frame_bytes = frames.DEFAULT_FRAME_BYTES
         self.writable = True
         self.pending_bytes = 0
-        # Streams with something to send that their window or the connection's did not let through, in turn.
+        # Streams that may send by their own window, in turn. One whose window is closed is not here until it opens:
+        # a peer that opens the connection's by bytes must not make the server look at all of them each time.
         self.blocked: dict[int, Stream] = {}
         # Whether `frames` may hold parts too large to be copied together.
         self.queued_large = False
+        # Payload in `frames` that came from streams' pending parts, and all that ever did.
+        self.queued_bytes = 0
+        self.sent_bytes = 0
         self._ended = ended
-        self._seen = (0, 0)
-        self._seen_ns = 0
-
-    def stalled(self, now_ns: int, socket_bytes: int) -> int:
-        """For how many nanoseconds what waits to be sent has not changed, as far as calls of this method saw."""
-        waits = (self.pending_bytes, socket_bytes)
-        if waits != self._seen or waits == (0, 0):
-            self._seen, self._seen_ns = waits, now_ns
-        return now_ns - self._seen_ns
+        self._hold = hold
 
     def answer(self, stream: Stream, message: Sequence[Buffer], size: int, *, compressed: bool = False) -> None:
         """Send a whole OK answer: headers, one message of `size` bytes, trailers."""
         total = size + 5
         number = stream.number
-        if total <= self.window and total <= stream.send_left and total <= self.frame_bytes and not self.blocked:
+        if (
+            total <= self.window
+            and total <= stream.send_left
+            and total <= self.frame_bytes
+            and self.writable
+            and not self.blocked
+        ):
             self.window -= total
             self.frames.append(
                 _pack_answer(
@@ -76,7 +84,6 @@ class Outbox:
             if size > CHUNK_BYTES:
                 self.queued_large = True
             self.frames.append(_pack_ok(0, len(OK_TRAILERS), HEADERS, END_HEADERS | END_STREAM, number, OK_TRAILERS))
-            stream.ends = True
             self._ended(stream)
             return
         self.headers(stream, RESPONSE_HEADERS)
@@ -89,17 +96,20 @@ class Outbox:
 
     def message(self, stream: Stream, message: Sequence[Buffer], size: int, *, compressed: bool = False) -> None:
         """Send one message of a stream, as far as the windows go now."""
+        if stream.pending is None:
+            stream.pending = deque()
         stream.pending.append(bytes((compressed,)) + size.to_bytes(4, "big"))
         stream.pending += message
         stream.pending_bytes += size + 5
         self.pending_bytes += size + 5
-        self.blocked[stream.number] = stream
-        self.pump()
+        self._hold(size + 5)
+        if stream.send_left > 0:
+            self.blocked[stream.number] = stream
+            self.pump()
 
     def trailers(self, stream: Stream, block: bytes) -> None:
         """End a stream: after what it still has to send."""
-        stream.ends = True
-        if stream.pending:
+        if stream.pending_bytes:
             stream.trailers = block
             return
         self._block(stream.number, block, END_STREAM)
@@ -120,59 +130,63 @@ class Outbox:
             stream.send_left += credit
             if stream.send_left > frames.MAX_WINDOW:
                 raise OverflowError
+            if stream.pending_bytes and stream.send_left > 0:
+                self.blocked[stream.number] = stream
         if self.blocked:
             self.pump()
 
-    def resized(self, streams: Sequence[Stream], initial_window: int) -> None:
-        """The peer changed the initial window, which shifts that of every open stream (RFC 9113, 6.9.2)."""
+    def resized(self, streams: Iterable[Stream], initial_window: int) -> None:
+        """The peer changed the initial window, which shifts that of every open stream (RFC 9113, 6.9.2).
+
+        Raises:
+            ConnectionFault: a stream's window passes its bound.
+        """
         shift = initial_window - self.initial_window
         self.initial_window = initial_window
         for stream in streams:
             stream.send_left += shift
             if stream.send_left > frames.MAX_WINDOW:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window is over 2^31-1")
-        if self.blocked:
-            self.pump()
+            if stream.pending_bytes and stream.send_left > 0:
+                self.blocked[stream.number] = stream
 
     def forget(self, stream: Stream) -> None:
         """Drop what a stream still had to send."""
-        self.blocked.pop(stream.number, None)
-        self.pending_bytes -= stream.pending_bytes
-        stream.pending.clear()
-        stream.pending_bytes = 0
+        if stream.pending_bytes:
+            self.blocked.pop(stream.number, None)
+            self.pending_bytes -= stream.pending_bytes
+            self._hold(-stream.pending_bytes)
+            stream.pending_bytes = 0
+            stream.pending = None
         stream.trailers = None
         if stream.drained is not None:
             _wake(stream)
 
     def pump(self) -> None:
         """Send what the windows allow, the streams taking turns."""
-        waiting = len(self.blocked)
-        while waiting and self.writable and self.window > 0:
-            number, stream = next(iter(self.blocked.items()))
-            del self.blocked[number]
-            waiting -= 1
-            if stream.send_left <= 0:
-                self.blocked[number] = stream
-                continue
-            self._send_some(stream)
-            if not stream.pending:
+        blocked = self.blocked
+        while blocked and self.writable and self.window > 0 and self.queued_bytes < QUEUE_BYTES:
+            number = next(iter(blocked))
+            stream = blocked.pop(number)
+            if stream.send_left > 0:
+                self._send_some(stream)
+            if not stream.pending_bytes:
                 if stream.trailers is not None:
                     self._block(number, stream.trailers, END_STREAM)
                     stream.trailers = None
                     self._ended(stream)
-            else:
-                self.blocked[number] = stream
-                # It sent something, so whoever waits behind it has a turn, and then it again.
-                waiting = len(self.blocked)
+            elif stream.send_left > 0:
+                blocked[number] = stream
 
     def _send_some(self, stream: Stream) -> None:
         """One DATA frame."""
-        room = min(self.window, stream.send_left, max(self.frame_bytes, 1), CHUNK_BYTES)
+        room = min(self.window, stream.send_left, self.frame_bytes, CHUNK_BYTES)
         size = min(room, stream.pending_bytes)
         self.frames.append(frames.header(size, DATA, 0, stream.number))
         self.queued_large = True
         left = size
         pending = stream.pending
+        assert pending is not None
         while left:
             first = pending[0]
             if len(first) <= left:
@@ -188,7 +202,11 @@ class Outbox:
         self.window -= size
         stream.send_left -= size
         stream.pending_bytes -= size
+        stream.moved_bytes += size
         self.pending_bytes -= size
+        self.queued_bytes += size
+        self.sent_bytes += size
+        self._hold(-size)
         if stream.drained is not None:
             _wake(stream)
 

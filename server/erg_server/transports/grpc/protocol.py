@@ -6,10 +6,13 @@ import asyncio
 from typing import Protocol, cast
 
 from erg_server.transports.grpc.connection import Connection
+from erg_server.transports.grpc.watch import Watch
 
 JOIN_BYTES = 64 << 10
 """Frames are joined into one write up to this; a larger part is written as it is, without a copy."""
 HIGH_WATER_BYTES = 256 << 10
+MAX_QUEUED_FRAMES = 1024
+"""Frames that may wait while the socket takes none. More are not provoked: nothing is read until it does."""
 
 
 class ConnectionOwner(Protocol):
@@ -18,6 +21,10 @@ class ConnectionOwner(Protocol):
     loop: asyncio.AbstractEventLoop
     buffer: memoryview
     """Where sockets are read into. One for all: it is parsed before the next socket is read."""
+
+    def now_ns(self) -> int:
+        """The server's clock."""
+        ...
 
     def new_connection(self) -> Connection:
         """The state machine of a connection just accepted."""
@@ -35,22 +42,30 @@ class ConnectionOwner(Protocol):
 class ConnectionProtocol(asyncio.BufferedProtocol):
     """asyncio's side of a connection."""
 
-    __slots__ = ("_flushing", "_owner", "_paused", "_receiving", "connection", "sent_ns", "transport")
+    __slots__ = ("_flushing", "_linger", "_owner", "_receiving", "connection", "paused_ns", "transport", "watch")
 
     def __init__(self, owner: ConnectionOwner) -> None:
         self._owner = owner
         self.connection = owner.new_connection()
         self.connection.wake = self.wake
+        self.watch = Watch(self.connection)
         self.transport: asyncio.Transport | None = None
+        # Since when the socket's buffer is full, None while it is not.
+        self.paused_ns: int | None = None
+        self._linger: asyncio.TimerHandle | None = None
         self._receiving = False
         self._flushing = False
-        self._paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is open: the server's SETTINGS go first."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         self._owner.connected(self)
+        tls = self.transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() != "h2":
+            # HTTP/2 over TLS is chosen by ALPN (RFC 9113, 3.2), and another protocol's bytes mean nothing here.
+            self.transport.abort()
+            return
         self.flush()
 
     def get_buffer(self, _sizehint: int) -> memoryview:
@@ -72,19 +87,23 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """The socket takes no more for now."""
-        self._paused = True
+        self.paused_ns = self._owner.now_ns()
         self.connection.outbox.writable = False
 
     def resume_writing(self) -> None:
         """It does again."""
-        self._paused = False
+        self.paused_ns = None
         outbox = self.connection.outbox
         outbox.writable = True
         outbox.pump()
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
         self.flush()
 
     def connection_lost(self, _error: Exception | None) -> None:
         """The socket is closed, by whomever."""
+        if self._linger is not None:
+            self._linger.cancel()
         self.connection.lost()
         self._owner.disconnected(self)
 
@@ -98,18 +117,46 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         """Write what the socket takes, and close once everything has been said."""
         self._flushing = False
         transport, connection = self.transport, self.connection
-        if transport is None or transport.is_closing():
+        if transport is None or transport.is_closing() or self._linger is not None:
             return
-        frames = connection.outbox.frames
-        if frames and not self._paused:
-            if connection.outbox.queued_large:
-                self._write_parts(transport)
-            else:
-                data = b"".join(frames)
-                frames.clear()
-                transport.write(data)
-        if connection.closing and not frames:
+        outbox = connection.outbox
+        frames = outbox.frames
+        if self.paused_ns is None:
+            if frames:
+                if outbox.queued_large:
+                    self._write_parts(transport)
+                    frames = outbox.frames
+                else:
+                    data = b"".join(frames)
+                    frames.clear()
+                    transport.write(data)
+            if outbox.queued_bytes and not frames:
+                outbox.queued_bytes = 0
+                if outbox.blocked:
+                    # One part of a large answer a turn of the loop, so that other connections have theirs.
+                    outbox.pump()
+                    self.wake()
+        elif len(frames) > MAX_QUEUED_FRAMES:
+            transport.pause_reading()
+        if connection.closing and not outbox.frames:
+            self._close(transport)
+
+    def _close(self, transport: asyncio.Transport) -> None:
+        """Let the peer read what was said: closing while it still sends would throw that away (RFC 9113, 5.4.1)."""
+        linger_s = self.connection.limits.linger_s
+        if linger_s and transport.can_write_eof():
+            transport.write_eof()
+            self._linger = self._owner.loop.call_later(linger_s, self._lingered)
+        else:
             transport.close()
+
+    def _lingered(self) -> None:
+        assert self.transport is not None
+        if self.transport.get_write_buffer_size():
+            # It still takes what was said; a peer that does not is the watch's.
+            self._linger = self._owner.loop.call_later(self.connection.limits.linger_s, self._lingered)
+        else:
+            self.transport.abort()
 
     def _write_parts(self, transport: asyncio.Transport) -> None:
         outbox = self.connection.outbox
@@ -123,7 +170,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
                 transport.write(b"".join(small))
                 small.clear()
             transport.write(part)
-            if self._paused:
+            if self.paused_ns is not None:
                 outbox.frames = frames[at + 1 :] + outbox.frames
                 return
         if small:

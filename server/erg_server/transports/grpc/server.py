@@ -14,14 +14,14 @@ from pathlib import Path
 from erg_server.clock import Clock
 from erg_server.errors import StatusCode, UnavailableError
 from erg_server.transports.base import Method
-from erg_server.transports.grpc.call import UnaryCall, refuse
-from erg_server.transports.grpc.connection import BufferAccount, Connection
-from erg_server.transports.grpc.frames import ConnectionFault, ErrorCode
+from erg_server.transports.grpc.call import refuse
+from erg_server.transports.grpc.connection import Connection
 from erg_server.transports.grpc.header_blocks import HeaderCache
-from erg_server.transports.grpc.limits import Limits
+from erg_server.transports.grpc.limits import BufferAccount, Limits
 from erg_server.transports.grpc.protocol import ConnectionProtocol
 from erg_server.transports.grpc.stream import Call, Stream
 from erg_server.transports.grpc.streaming_call import StreamingCall
+from erg_server.transports.grpc.unary_call import UnaryCall
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class GrpcTransport:
         self.limits = limits or Limits()
         self._methods = {method.path: method for method in methods}
         self._addresses = list(addresses)
-        self._now_ns = clock.now_ns
+        self.now_ns = clock.now_ns
         self._tls = tls
         self._reuse_port = reuse_port
         self._cache = HeaderCache()
@@ -124,7 +124,7 @@ class GrpcTransport:
             limits=self.limits,
             cache=self._cache,
             account=self._account,
-            now_ns=self._now_ns,
+            now_ns=self.now_ns,
             start_call=self._start_call,
         )
 
@@ -154,7 +154,7 @@ class GrpcTransport:
             refuse(connection, stream, StatusCode.UNIMPLEMENTED, f"there is no method {head.path}")
             return None
         kind = UnaryCall if method.unary is not None else StreamingCall
-        return kind(connection, stream, method, self.loop, self._now_ns())
+        return kind(connection, stream, method, self.loop, self.now_ns())
 
     async def _listen(self, address: Address) -> Address:
         def accept() -> ConnectionProtocol:
@@ -193,39 +193,19 @@ class GrpcTransport:
     def _sweep(self) -> None:
         """Look at every connection: one timer for all, none while there are none."""
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep) if self._connections else None
-        now_ns = self._now_ns()
+        now_ns = self.now_ns()
         for protocol in list(self._connections):
-            self._look_at(protocol, now_ns)
-
-    def _look_at(self, protocol: ConnectionProtocol, now_ns: int) -> None:
-        connection, limits, transport = protocol.connection, self.limits, protocol.transport
-        if transport is None:
-            return
-        silent_s = (now_ns - connection.progress_ns) / 1e9
-        age_s = (now_ns - connection.opened_ns) / 1e9
-        if connection.outbox.stalled(now_ns, transport.get_write_buffer_size()) > limits.stall_s * 1e9:
-            log.info("a caller takes no bytes of its answers; its connection is dropped")
-            connection.lost()
-            transport.abort()
-            return
-        if connection.closing:
-            return
-        idle = not connection.streams and limits.idle_s and silent_s > limits.idle_s
-        if not connection.established and age_s > limits.handshake_s:
-            connection.fail(ConnectionFault(ErrorCode.PROTOCOL_ERROR, "no SETTINGS came in time"))
-        elif (connection.half_read or connection.held_bytes) and silent_s > limits.stall_s:
-            connection.fail(ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a request began and did not go on"))
-        elif idle or (limits.age_s and age_s > limits.age_s):
-            connection.drain()
-        elif connection.ping_unanswered and silent_s > limits.keepalive_s + limits.keepalive_timeout_s:
-            connection.lost()
-            transport.abort()
-            return
-        elif silent_s > limits.keepalive_s and not connection.ping_unanswered:
-            connection.ping()
-        else:
-            return
-        protocol.flush()
+            transport = protocol.transport
+            if transport is None:
+                continue
+            if protocol.watch.look(
+                now_ns, socket_bytes=transport.get_write_buffer_size(), paused_ns=protocol.paused_ns
+            ):
+                protocol.flush()
+            else:
+                log.info("a caller takes no bytes or is gone; its connection is dropped")
+                protocol.connection.lost()
+                transport.abort()
 
 
 def _remove_stale_socket(path: Path) -> None:

@@ -16,25 +16,31 @@ class Call(Protocol):
         """Bytes came; `payload` is valid during this call only."""
         ...
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether the caller began something that it has to go on with."""
+        ...
+
     def cancelled(self) -> None:
         """The caller reset the stream, or the connection is gone: nobody waits for the answer."""
         ...
 
 
 class Stream:
-    """State of one stream. Windows are in bytes; `progress_ns` is when its peer last made progress."""
+    """State of one stream. Windows are in bytes."""
 
     __slots__ = (
         "call",
         "drained",
-        "ends",
         "head",
+        "moved_bytes",
         "number",
         "pending",
         "pending_bytes",
-        "progress_ns",
         "receive_left",
         "remote_closed",
+        "seen_bytes",
+        "seen_ns",
         "send_left",
         "trailers",
     )
@@ -46,12 +52,13 @@ class Stream:
         self.remote_closed = False
         self.receive_left = receive_left
         self.send_left = send_left
-        self.progress_ns = now_ns
         # What the windows did not let through yet: payloads of DATA, then the block of the trailers.
-        self.pending: deque[bytes | memoryview] = deque()
+        self.pending: deque[bytes | memoryview] | None = None
         self.pending_bytes = 0
         self.trailers: bytes | None = None
         # Who waits for room to send more.
         self.drained: Future[None] | None = None
-        # Whether its last frame has been queued.
-        self.ends = False
+        # Bytes of either direction, counted where a message does not come or go whole; when a watch saw it move last.
+        self.moved_bytes = 0
+        self.seen_bytes = 0
+        self.seen_ns = now_ns

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, cast
 
 from google.protobuf.message import Message
 
-from erg_server.errors import CancelledError, ErgError, ResourceExhaustedError, StatusCode
+from erg_server.errors import (
+    CancelledError,
+    ErgError,
+    InternalError,
+    ResourceExhaustedError,
+    StatusCode,
+    UnimplementedError,
+)
 from erg_server.transports.base import Method
-from erg_server.transports.grpc.call import GrpcCall
+from erg_server.transports.grpc.call import GrpcCall, encoding_of
 from erg_server.transports.grpc.connection import Connection
-from erg_server.transports.grpc.outbox import RESPONSE_HEADERS
-from erg_server.transports.grpc.status import trailers_block
+from erg_server.transports.grpc.inbox import Inbox
+from erg_server.transports.grpc.messages import MIN_COMPRESSED_BYTES, compress
+from erg_server.transports.grpc.outbox import OK_TRAILERS, RESPONSE_HEADERS
+from erg_server.transports.grpc.status import RESPONSE_BLOCKS, trailers_block
 from erg_server.transports.grpc.stream import Stream
 
 MESSAGE_OVERHEAD_BYTES = 128
@@ -26,16 +35,16 @@ STREAM_PENDING_BYTES = 1 << 20
 class StreamingCall(GrpcCall):
     """Requests and answers as they come."""
 
-    __slots__ = ("_ended", "_headers_sent", "_inbox", "_message_waiter", "_task")
+    __slots__ = ("_asked", "_encoding", "_headers_sent", "_inbox", "_task")
 
     def __init__(
         self, connection: Connection, stream: Stream, method: Method, loop: asyncio.AbstractEventLoop, now_ns: int
     ) -> None:
         super().__init__(connection, stream, method, loop, now_ns)
-        self._inbox: deque[Any] = deque()
-        self._ended = False
+        self._inbox = Inbox(loop, self._take)
+        self._asked = False
         self._headers_sent = False
-        self._message_waiter: asyncio.Future[None] | None = None
+        self._encoding = encoding_of(stream.head)
         self._task = loop.create_task(self._run())
 
     def data(self, payload: memoryview, *, end_stream: bool) -> None:
@@ -45,59 +54,65 @@ class StreamingCall(GrpcCall):
             return
         try:
             for message in self._read(payload):
-                self._hold(len(message) + MESSAGE_OVERHEAD_BYTES)
-                self._inbox.append(message)
+                if self._asked and not self._method.client_streaming:
+                    raise UnimplementedError("the call takes one message, and more came")
+                self._asked = True
+                self._keep(len(message) + MESSAGE_OVERHEAD_BYTES)
+                self._inbox.put(message)
+            if end_stream:
+                if self._held > self._kept_bytes or not (self._asked or self._method.client_streaming):
+                    raise InternalError("the call ended before its message was whole")
+                self._inbox.end()
         except ErgError as error:
             self._stop()
             self._end(error)
             return
-        self._ended = end_stream
-        self._wake_reader()
+        if self._asked and not self._method.client_streaming:
+            self._inbox.end()
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether the caller began a message and has not ended it."""
+        return self._held > self._kept_bytes
 
     def cancelled(self) -> None:
         """The caller has gone: end the handler."""
         if not self._done:
-            self._drop_inbox()
             self._release()
             self._stop()
 
-    async def _messages(self) -> AsyncIterator[Message]:
-        while True:
-            while self._inbox:
-                raw = self._inbox.popleft()
-                self._connection.hold(-len(raw) - MESSAGE_OVERHEAD_BYTES)
-                self._connection.top_up(self._stream)
-                self._connection.wake()
-                yield self._parse(raw)
-                if not self._method.client_streaming:
-                    return
-            if self._ended:
-                return
-            self._message_waiter = self._loop.create_future()
-            await self._message_waiter
+    def _release(self) -> None:
+        super()._release()
+        self._inbox.clear()
+
+    def _take(self, raw: Any) -> Message:
+        if not self._done:
+            self._keep(-len(raw) - MESSAGE_OVERHEAD_BYTES)
+            self._connection.top_up(self._stream)
+            self._connection.wake()
+        return self._parse(raw)
 
     async def _run(self) -> None:
         handler = self._method.stream
         assert handler is not None
         try:
-            async for answer in handler(self._messages(), self._context):
-                if self._done:
-                    return
-                self._send(self._method.serialize(answer))
-                await self._room()
+            answers = cast("AsyncGenerator[Message, None]", handler(self._inbox, self._context))
+            async with aclosing(answers):
+                async for answer in answers:
+                    if self._done:
+                        return
+                    self._send(self._method.serialize(answer))
+                    await self._room()
         except asyncio.CancelledError:
-            if not self._done:
-                self._end(CancelledError("the call was cancelled"))
+            self._end(CancelledError("the call was cancelled"))
             raise
         except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets a status)
-            self._drop_inbox()
             self._end(error)
         else:
             if not self._done:
-                self._drop_inbox()
                 self._release()
                 self._send_headers()
-                self._connection.outbox.trailers(self._stream, trailers_block(StatusCode.OK))
+                self._connection.outbox.trailers(self._stream, OK_TRAILERS)
                 self._connection.wake()
 
     def _send(self, parts: Any) -> None:
@@ -106,13 +121,18 @@ class StreamingCall(GrpcCall):
         if size > limit:
             raise ResourceExhaustedError(f"an answer has {size} bytes; at most {limit} are sent")
         self._send_headers()
-        self._connection.outbox.message(self._stream, parts, size)
+        compressed = self._encoding != "identity" and size >= MIN_COMPRESSED_BYTES
+        if compressed:
+            parts = (compress(b"".join(parts), self._encoding),)
+            size = len(parts[0])
+        self._connection.outbox.message(self._stream, parts, size, compressed=compressed)
         self._connection.wake()
 
     def _send_headers(self) -> None:
         if not self._headers_sent:
             self._headers_sent = True
-            self._connection.outbox.headers(self._stream, RESPONSE_HEADERS)
+            block = RESPONSE_HEADERS if self._encoding == "identity" else RESPONSE_BLOCKS[self._encoding]
+            self._connection.outbox.headers(self._stream, block)
 
     async def _room(self) -> None:
         """Wait while the caller takes nothing."""
@@ -125,15 +145,6 @@ class StreamingCall(GrpcCall):
             self._connection.outbox.trailers(self._stream, trailers_block(code, message))
         else:
             super()._send_error(code, message)
-
-    def _wake_reader(self) -> None:
-        waiter = self._message_waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    def _drop_inbox(self) -> None:
-        while self._inbox:
-            self._connection.hold(-len(self._inbox.popleft()) - MESSAGE_OVERHEAD_BYTES)
 
     def _stop(self) -> None:
         self._task.cancel()
