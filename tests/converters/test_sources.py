@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from erg_converters.errors import SourceError, TrustError
 from erg_converters.settings import ExportSettings, InputSettings, PublishSettings, Recipe, SourceSettings, Task
 from erg_converters.sources.base import InputSpec, Source, random_feed
 from erg_converters.sources.load import load_source
+from erg_converters.sources.onnx_checks import read_checked
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from tests.converters import builders
@@ -332,6 +337,28 @@ def test_a_hostile_or_broken_file_is_refused_with_its_cause(tmp_path, proto, tol
 
 def test_a_small_constant_shape_is_no_bomb(tmp_path):
     assert load(tmp_path, **save(tmp_path, built(4))).run({"x": np.ones((4, 4), np.float32)})
+
+
+_FLIPS = st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=6)
+
+
+@given(flips=_FLIPS, which=st.sampled_from(["weights", "functions", "shape", "external"]))
+def test_a_damaged_file_raises_nothing_but_a_source_error(flips, which):
+    proto = {
+        "weights": model(),
+        "functions": model([call("own", "f1")], [], functions=[function("f0"), function("f1", "f0", "f0")]),
+        "shape": built(4),
+        "external": external("w.bin", offset=0, length=64),
+    }[which]
+    raw = bytearray(proto.SerializeToString())
+    for position, value in flips:
+        raw[position % len(raw)] = value
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.onnx"
+        path.write_bytes(raw)
+        (path.parent / "w.bin").write_bytes(bytes(64))
+        with contextlib.suppress(SourceError):
+            read_checked(path)
 
 
 def test_a_file_that_is_no_onnx_is_refused(tmp_path):

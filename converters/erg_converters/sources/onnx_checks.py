@@ -35,10 +35,20 @@ def read_checked(path: Path) -> onnx.ModelProto:
             refuses the graph, as it does one with a cycle.
     """
     try:
-        model = read_onnx(path)
-        check_external_data(model, path)
+        return _checked(path)
+    except SourceError:
+        raise
     except ErgError as error:
         raise SourceError(error.message) from error
+    except Exception as error:
+        # A damaged file has, say, names that are no text, which protobuf hands on as bytes.
+        raise SourceError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _checked(path: Path) -> onnx.ModelProto:
+    model = read_onnx(path)
+    check_external_data(model, path)
+    _check_text(model)
     _check_sizes(model, path)
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
@@ -53,6 +63,16 @@ def read_checked(path: Path) -> onnx.ModelProto:
         cycle = "; there is a cycle, or the nodes are out of order" if "topolog" in first else ""
         raise SourceError(f"{path}: ONNX's checker refuses it: {first}{cycle}") from error
     return model
+
+
+def _check_text(model: onnx.ModelProto) -> None:
+    """Raise TypeError where a name is no text in UTF-8; everything after this reads names as text."""
+    names: list[object] = [value.name for value in (*model.graph.input, *model.graph.output, *model.graph.initializer)]
+    for node in _nodes(model):
+        names += (node.name, node.op_type, node.domain, *node.input, *node.output)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"the name {name!r} is no text")
 
 
 def _check_sizes(model: onnx.ModelProto, path: Path) -> None:
