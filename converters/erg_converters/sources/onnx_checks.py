@@ -67,7 +67,8 @@ def _checked(path: Path) -> onnx.ModelProto:
 
 def _check_text(model: onnx.ModelProto) -> None:
     """Raise TypeError where a name is no text in UTF-8; everything after this reads names as text."""
-    names: list[object] = [value.name for value in (*model.graph.input, *model.graph.output, *model.graph.initializer)]
+    names: list[object] = [value.name for value in (*model.graph.input, *model.graph.output)]
+    names += [tensor.name for tensor in model.graph.initializer]
     for node in _nodes(model):
         names += (node.name, node.op_type, node.domain, *node.input, *node.output)
     for name in names:
