@@ -1,6 +1,8 @@
 """A front end alone: ModelInfer answered by its own input, over Erg's or grpcio's transport. Prints its port.
 
-python -m bench.echo_server erg|grpcio [ANSWER_BYTES]
+    python -m bench.echo_server erg|grpcio [ANSWER_BYTES]
+
+Each transport reads and writes messages as it does in `erg serve`: Erg's by `infer_wire`, grpcio's by protobuf.
 """
 
 from __future__ import annotations
@@ -11,56 +13,78 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from erg_server.clock import MonotonicClock
+from erg_server.dataplane.shared_memory import SharedMemory
 from erg_server.pb import inference_pb2 as pb
+from erg_server.request import InferenceResponse
+from erg_server.tensor import Tensor
 from erg_server.transports.base import CallContext, Done, Method, Transport
 from erg_server.transports.grpc.server import Address, GrpcTransport
 from erg_server.transports.grpcio.server import GrpcioTransport
+from erg_server.transports.infer_wire import RequestReader, ResponseWriter
 
 SERVICE = "/inference.GRPCInferenceService"
 MESSAGE_BYTES = 64 << 20
 
 
-def answer(message: Any, answer_bytes: int) -> pb.ModelInferResponse:
-    """The request's inputs as outputs, cut to `answer_bytes` (0: whole)."""
-    response = pb.ModelInferResponse(model_name=message.model_name, model_version="1", id=message.id)
-    for tensor, raw in zip(message.inputs, message.raw_input_contents, strict=True):
-        response.outputs.add(name="y", datatype=tensor.datatype, shape=tensor.shape)
-        response.raw_output_contents.append(raw[:answer_bytes] if answer_bytes else raw)
-    return response
+class Echo:
+    """Answers with a request's inputs, cut to `answer_bytes` (0: whole)."""
+
+    def __init__(self, answer_bytes: int) -> None:
+        self._answer_bytes = answer_bytes
+        regions = SharedMemory(allowed=False)
+        self._reader, self._writer = RequestReader(regions), ResponseWriter(regions)
+
+    def start(self, raw: bytes | memoryview, context: CallContext, done: Done) -> Callable[[], None]:
+        """One request as Erg's own transport hands it over."""
+        request = self._reader.read(raw, context)
+        cut = self._answer_bytes
+        outputs = [
+            Tensor("y", item.datatype, item.shape, item.data[:cut] if cut else item.data) for item in request.inputs
+        ]
+        response = InferenceResponse(model_name=request.model_name, model_version="1", id=request.id, outputs=outputs)
+        done(self._writer.write(response, ()), None)
+        return lambda: None
+
+    async def infer(self, message: Any, _: CallContext) -> pb.ModelInferResponse:
+        """One request as grpcio hands it over."""
+        return self._answer(message)
+
+    async def stream(self, messages: AsyncIterator[Any], _: CallContext) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """A stream of them."""
+        async for message in messages:
+            yield pb.ModelStreamInferResponse(infer_response=self._answer(message))
+
+    def _answer(self, message: Any) -> pb.ModelInferResponse:
+        cut = self._answer_bytes
+        response = pb.ModelInferResponse(model_name=message.model_name, model_version="1", id=message.id)
+        for tensor, raw in zip(message.inputs, message.raw_input_contents, strict=True):
+            response.outputs.add(name="y", datatype=tensor.datatype, shape=tensor.shape)
+            response.raw_output_contents.append(raw[:cut] if cut else raw)
+        return response
+
+    def methods(self) -> list[Method]:
+        """Both infer methods."""
+        return [
+            Method(
+                path=f"{SERVICE}/ModelInfer",
+                request=pb.ModelInferRequest,
+                response=pb.ModelInferResponse,
+                unary=self.infer,
+                start=self.start,
+            ),
+            Method(
+                path=f"{SERVICE}/ModelStreamInfer",
+                request=pb.ModelInferRequest,
+                response=pb.ModelStreamInferResponse,
+                stream=self.stream,
+                client_streaming=True,
+            ),
+        ]
 
 
 async def serve(kind: str, answer_bytes: int) -> None:
     """Answer until the process is ended."""
-
-    async def infer(message: Any, _: CallContext) -> pb.ModelInferResponse:
-        return answer(message, answer_bytes)
-
-    def start(raw: bytes | memoryview, _: CallContext, done: Done) -> Callable[[], None]:
-        message = pb.ModelInferRequest.FromString(raw)  # type: ignore[arg-type]  # it takes any buffer
-        done((answer(message, answer_bytes).SerializeToString(),), None)
-        return lambda: None
-
-    async def stream(messages: AsyncIterator[Any], _: CallContext) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        async for message in messages:
-            yield pb.ModelStreamInferResponse(infer_response=answer(message, answer_bytes))
-
-    methods = [
-        Method(
-            path=f"{SERVICE}/ModelInfer",
-            request=pb.ModelInferRequest,
-            response=pb.ModelInferResponse,
-            unary=infer,
-            start=start,
-        ),
-        Method(
-            path=f"{SERVICE}/ModelStreamInfer",
-            request=pb.ModelInferRequest,
-            response=pb.ModelStreamInferResponse,
-            stream=stream,
-            client_streaming=True,
-        ),
-    ]
-    clock = MonotonicClock()
+    methods, clock = Echo(answer_bytes).methods(), MonotonicClock()
     transport: Transport
     if kind == "grpcio":
         transport = GrpcioTransport(methods, address="127.0.0.1", port=0, max_message_bytes=MESSAGE_BYTES, clock=clock)

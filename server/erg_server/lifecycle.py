@@ -14,6 +14,9 @@ from erg_server.settings import ServeSettings
 
 log = logging.getLogger(__name__)
 
+GC_ALLOCATIONS = 50_000
+"""Objects made and not freed before the garbage collector looks at the young ones."""
+
 
 def run_server(settings: ServeSettings) -> int:
     """Serve until SIGTERM or SIGINT and return the process's exit status: 0 after a clean drain, 1 otherwise."""
@@ -38,6 +41,8 @@ async def _serve(settings: ServeSettings) -> int:
             raise error
         # What start-up built lives as long as the server: keep the collector from walking it again and again.
         gc.freeze()
+        # Requests leave no cycles; walking those in flight every 700 allocations cost 5 % of the front's CPU.
+        gc.set_threshold(GC_ALLOCATIONS, 10, 10)
         await stopping
         log.info("draining for at most %g s", settings.exit_timeout_secs)
         return 0 if await drain(server, settings.exit_timeout_secs) else 1
