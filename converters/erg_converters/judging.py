@@ -60,7 +60,7 @@ class Judge:
             unseen = unseen_feeds(self.chain.inputs, self.chain.calibration, self.chain.source.max_sizes)
             with ExitStack() as stack:
                 baseline, runner = self._open(stack, source), self._open(stack, candidate)
-                found = judge(runner, baseline, evaluation, self.recipe.gate, unseen, step.advance)
+                found = judge(runner, baseline, evaluation, self.recipe.gate, unseen=unseen, advance=step.advance)
             judged = Judged(
                 gate=_gate_record(found), accuracy=_accuracy(candidate.plan.name, self.recipe.gate.metric, found)
             )
@@ -85,7 +85,7 @@ class Judge:
             )
             with ExitStack() as stack:
                 runners = {each.plan.name: self._open(stack, each) for each in made}
-                kept = Measured(measurements=tuple(measure(runners, feeds, self.recipe.measure, step.advance)))
+                kept = Measured(measurements=tuple(measure(runners, feeds, self.recipe.measure, advance=step.advance)))
             self.chain.workspace.put_text(key, encode(kept))
         step.figures = {"variants": str(len(made)), "figures": str(len(kept.measurements))}
         return kept.measurements
