@@ -166,8 +166,9 @@ class Connection:
         """Forget a stream; its call is told that nobody waits for it."""
         self.outbox.forget(stream)
         del self.streams[stream.number]
-        if stream.call is not None:
-            stream.call.cancelled()
+        call, stream.call = stream.call, None
+        if call is not None:
+            call.cancelled()
         self._close_when_done()
 
     def hold(self, nbytes: int) -> bool:
@@ -204,6 +205,8 @@ class Connection:
     def _answered(self, stream: Stream) -> None:
         """The last frame of an answer is queued."""
         self._resets.earn()
+        # The call holds the stream; each would otherwise be a cycle that waits for the garbage collector.
+        stream.call = None
         if self.streams.pop(stream.number, None) is not None and not stream.remote_closed:
             # The caller need not send the rest of what is answered already (RFC 9113, 8.1).
             self.numbers.reset_by_us(stream.number)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from erg_server.transports.grpc import frames
 from erg_server.transports.grpc.frames import ACK, ConnectionFault, ErrorCode, Setting
-from erg_server.transports.grpc.outbox import MAX_SENT_FRAME_BYTES
 
 if TYPE_CHECKING:
     from erg_server.transports.grpc.connection import Connection
@@ -57,7 +56,9 @@ def take_settings(connection: Connection, flags: int, number: int, payload: memo
     if frame_bytes is not None:
         if not frames.DEFAULT_FRAME_BYTES <= frame_bytes <= frames.MAX_FRAME_BYTES:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a maximum frame of {frame_bytes} bytes")
-        outbox.frame_bytes = min(frame_bytes, MAX_SENT_FRAME_BYTES)
+        outbox.take_frame_bytes(frame_bytes)
+    if (table_bytes := stated.get(Setting.HEADER_TABLE_SIZE)) is not None:
+        outbox.take_table_bytes(table_bytes)
     window = stated.get(Setting.INITIAL_WINDOW_SIZE)
     if window is not None:
         if window > frames.MAX_WINDOW:

@@ -17,37 +17,51 @@ from erg_server.transports.grpc.call_head import CallHead, parse_head
 from erg_server.transports.grpc.frames import ConnectionFault, ErrorCode
 
 _MAX_KEPT = 4096
+_MAX_KEPT_BYTES = 16 << 20
 _MAX_KEPT_BLOCK = 1024
+_FIELD_BYTES = 200
+"""What a field costs beside its text, as it is kept."""
 _MAX_BEHIND = 64
 _EMPTY_TABLE = 0
 
-_Table = tuple[object, ...]
+_Table = tuple[int, tuple[tuple[bytes, bytes], ...]]
+"""Its maximum size and its entries: all that decoding depends on."""
 
 
 class HeaderCache:
-    """What blocks meant, shared by all connections of a server. Bounded: a full one starts again."""
+    """What blocks meant, shared by all connections of a server. Bounded in entries and bytes: a full one starts again.
+
+    Forgetting is always sound: a table that was forgotten gets another number, never one that was used.
+    """
 
     def __init__(self) -> None:
         self.results: dict[tuple[int, bytes], tuple[CallHead, int]] = {}
         self._numbers: dict[_Table, int] = {}
         self._next = _EMPTY_TABLE + 1
+        self._result_bytes = 0
+        self._table_bytes = 0
 
     def number(self, table: _Table) -> int:
-        """The number of a dynamic table's content; one that was forgotten gets another, never one that was used."""
+        """The number of a dynamic table's content."""
         found = self._numbers.get(table)
         if found is None:
-            if len(self._numbers) >= _MAX_KEPT:
+            self._table_bytes += _FIELD_BYTES + sum(_FIELD_BYTES + len(name) + len(value) for name, value in table[1])
+            if len(self._numbers) >= _MAX_KEPT or self._table_bytes > _MAX_KEPT_BYTES:
                 self._numbers.clear()
+                self._table_bytes = 0
             found = self._numbers[table] = self._next
             self._next += 1
         return found
 
-    def keep(self, key: tuple[int, bytes], head: CallHead, table: int) -> None:
-        """Remember a result."""
+    def keep(self, key: tuple[int, bytes], head: CallHead, list_bytes: int, table: int) -> None:
+        """Remember a result; `list_bytes` is the size of the decoded header list."""
         if len(key[1]) > _MAX_KEPT_BLOCK:
             return
-        if len(self.results) >= _MAX_KEPT:
+        # The list's own measure has 32 bytes a field, which objects pass several times.
+        self._result_bytes += _FIELD_BYTES + len(key[1]) + 4 * list_bytes
+        if len(self.results) >= _MAX_KEPT or self._result_bytes > _MAX_KEPT_BYTES:
             self.results.clear()
+            self._result_bytes = 0
         self.results[key] = head, table
 
 
@@ -91,8 +105,9 @@ class HeaderDecoder:
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, f"header block: {error}") from None
         head = parse_head([(bytes(name), bytes(value)) for name, value in headers])
         entries = decoder.header_table
-        self._table = self._cache.number((entries.maxsize, *entries.dynamic_entries))
-        self._cache.keep(key, head, self._table)
+        self._table = self._cache.number((entries.maxsize, tuple(entries.dynamic_entries)))
+        list_bytes = sum(32 + len(name) + len(value) for name, value in headers)
+        self._cache.keep(key, head, list_bytes, self._table)
         return head
 
     def _catch_up(self) -> hpack.Decoder:

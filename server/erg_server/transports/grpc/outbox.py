@@ -23,6 +23,10 @@ MAX_SENT_FRAME_BYTES = 1 << 20
 _pack_answer = struct.Struct(f">HBBBI{len(RESPONSE_HEADERS)}sHBBBIBI").pack
 _pack_ok = struct.Struct(f">HBBBI{len(OK_TRAILERS)}s").pack
 
+DEFAULT_TABLE_BYTES = 4096
+EMPTY_TABLE = b"\x20"
+"""A dynamic table size update to 0."""
+
 Buffer = bytes | memoryview
 
 
@@ -32,6 +36,7 @@ class Outbox:
     __slots__ = (
         "_ended",
         "_hold",
+        "_table_update",
         "blocked",
         "frame_bytes",
         "frames",
@@ -40,6 +45,7 @@ class Outbox:
         "queued_bytes",
         "queued_large",
         "sent_bytes",
+        "whole_bytes",
         "window",
         "writable",
     )
@@ -59,6 +65,9 @@ class Outbox:
         # Payload in `frames` that came from streams' pending parts, and all that ever did.
         self.queued_bytes = 0
         self.sent_bytes = 0
+        # The largest answer that goes out in one piece: a frame, or none while a block must begin with `_table_update`.
+        self.whole_bytes = self.frame_bytes
+        self._table_update: bytes | None = b""
         self._ended = ended
         self._hold = hold
 
@@ -69,7 +78,7 @@ class Outbox:
         if (
             total <= self.window
             and total <= stream.send_left
-            and total <= self.frame_bytes
+            and total <= self.whole_bytes
             and self.writable
             and not self.blocked
         ):
@@ -114,6 +123,21 @@ class Outbox:
             return
         self._block(stream.number, block, END_STREAM)
         self._ended(stream)
+
+    def take_frame_bytes(self, frame_bytes: int) -> None:
+        """The peer stated the largest frame that it takes."""
+        self.frame_bytes = min(frame_bytes, MAX_SENT_FRAME_BYTES)
+        self.whole_bytes = 0 if self._table_update else self.frame_bytes
+
+    def take_table_bytes(self, table_bytes: int) -> None:
+        """The peer stated the dynamic table that it keeps.
+
+        Ours stays empty, which the next block has to say if the peer's shrinks (RFC 7541, 4.2). Said once, it holds
+        for every size.
+        """
+        if table_bytes < DEFAULT_TABLE_BYTES and self._table_update == b"":
+            self._table_update = EMPTY_TABLE
+            self.whole_bytes = 0
 
     def opened(self, stream: Stream | None, credit: int) -> None:
         """The peer's WINDOW_UPDATE for a stream, or for the connection (None).
@@ -213,6 +237,10 @@ class Outbox:
     def _block(self, number: int, block: bytes, flags: int) -> None:
         """HEADERS, and CONTINUATION where the block is longer than the peer takes in a frame."""
         most = self.frame_bytes
+        if self._table_update:
+            block = self._table_update + block
+            self._table_update = None
+            self.whole_bytes = most
         if len(block) <= most:
             self.frames.append(frames.header(len(block), HEADERS, flags | END_HEADERS, number) + block)
             return
