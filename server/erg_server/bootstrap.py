@@ -23,6 +23,7 @@ from erg_server.telemetry.meter import Meter
 from erg_server.telemetry.prometheus import ErgCollector, WorkerSample, render_metrics
 from erg_server.telemetry.trace import Tracer
 from erg_server.transports.base import Method, Transport
+from erg_server.transports.certificates import CertificateFiles, ReloadingCertificates
 from erg_server.transports.grpc.limits import Limits
 from erg_server.transports.grpc.server import Address, GrpcTransport
 from erg_server.transports.health_service import SERVICE as HEALTH
@@ -114,6 +115,15 @@ def build_server(settings: ServeSettings) -> Server:
 
 def build_transport(settings: ServeSettings, methods: list[Method], clock: Clock) -> Transport:
     """The gRPC front end that the settings name."""
+    files = certificate_files(settings)
+    limits = Limits(
+        message_bytes=settings.max_message_bytes,
+        keepalive_s=settings.grpc_keepalive_time / 1e3,
+        keepalive_timeout_s=settings.grpc_keepalive_timeout / 1e3,
+        idle_s=settings.grpc_max_connection_idle / 1e3,
+        age_s=settings.grpc_max_connection_age / 1e3,
+        age_grace_s=settings.grpc_max_connection_age_grace / 1e3,
+    )
     if settings.grpc_transport == "grpcio":
         # Imported here: who does not use it does not load it.
         from erg_server.transports.grpcio.server import GrpcioTransport  # noqa: PLC0415
@@ -124,12 +134,32 @@ def build_transport(settings: ServeSettings, methods: list[Method], clock: Clock
             port=settings.grpc_port,
             max_message_bytes=settings.max_message_bytes,
             clock=clock,
+            unix_socket=settings.grpc_unix_socket,
+            reuse_port=settings.reuse_grpc_port,
+            files=files,
+            limits=limits,
         )
+    addresses = [Address(host=settings.grpc_address, port=settings.grpc_port)]
+    if settings.grpc_unix_socket:
+        addresses.append(Address(unix_path=settings.grpc_unix_socket))
     return GrpcTransport(
         methods,
-        addresses=(Address(host=settings.grpc_address, port=settings.grpc_port),),
-        limits=Limits(message_bytes=settings.max_message_bytes),
+        addresses=addresses,
+        limits=limits,
         clock=clock,
+        tls=None if files is None else ReloadingCertificates(files).listening,
+        reuse_port=settings.reuse_grpc_port,
+    )
+
+
+def certificate_files(settings: ServeSettings) -> CertificateFiles | None:
+    """The files of TLS, None for a server without it."""
+    if not (settings.grpc_use_ssl or settings.grpc_use_ssl_mutual):
+        return None
+    return CertificateFiles(
+        certificate=Path(settings.grpc_server_cert),
+        key=Path(settings.grpc_server_key),
+        client_roots=Path(settings.grpc_root_cert) if settings.grpc_use_ssl_mutual else None,
     )
 
 

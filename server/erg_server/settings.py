@@ -57,6 +57,32 @@ class ServeSettings:
         "Which gRPC server answers: Erg's own, or grpcio's, which costs ten times the CPU and is there to compare.",
         ("erg", "grpcio"),
     )
+    grpc_unix_socket: str = _setting("", "gRPC", "Also listen on a Unix socket at this path.")
+    reuse_grpc_port: bool = _setting(
+        False, "gRPC", "Share the port with other servers that do too (SO_REUSEPORT); the kernel spreads connections."
+    )
+    grpc_use_ssl: bool = _setting(False, "gRPC", "Serve TLS, with --grpc-server-cert and --grpc-server-key.")
+    grpc_use_ssl_mutual: bool = _setting(
+        False, "gRPC", "Serve TLS to callers alone whose certificate --grpc-root-cert has signed."
+    )
+    grpc_server_cert: str = _setting("", "gRPC", "PEM file of the certificate chain; read again as it changes.")
+    grpc_server_key: str = _setting("", "gRPC", "PEM file of the certificate's key, without a password.")
+    grpc_root_cert: str = _setting("", "gRPC", "PEM file of the roots of callers' certificates.")
+    grpc_keepalive_time: int = _setting(
+        7_200_000, "gRPC", "Milliseconds of silence after which a PING asks whether the caller is there."
+    )
+    grpc_keepalive_timeout: int = _setting(
+        20_000, "gRPC", "Milliseconds that the answer to such a PING may take before the connection is closed."
+    )
+    grpc_max_connection_idle: int = _setting(
+        0, "gRPC", "Milliseconds after which a connection without calls is closed; 0 keeps it."
+    )
+    grpc_max_connection_age: int = _setting(
+        0, "gRPC", "Milliseconds after which a connection takes no more calls and its caller opens another; 0 is never."
+    )
+    grpc_max_connection_age_grace: int = _setting(
+        0, "gRPC", "Milliseconds that the calls of a connection of that age have to end; 0 is as long as they take."
+    )
     max_message_bytes: int = _setting(
         64 << 20, "gRPC", "Largest message taken or sent. Larger ones are refused with RESOURCE_EXHAUSTED."
     )
@@ -174,12 +200,21 @@ def _check_values(settings: ServeSettings) -> None:
         "max_queue_requests",
         "max_queue_bytes",
         "max_message_bytes",
+        "grpc_keepalive_time",
+        "grpc_keepalive_timeout",
         "repository_poll_secs",
     ):
         # Written so that it is false for NaN.
         if not 0 < getattr(settings, name) < math.inf:
             raise InvalidArgumentError(f"--{name.replace('_', '-')} must be greater than 0")
-    for name in ("cpu_workers", "exit_timeout_secs", "log_verbose"):
+    for name in (
+        "cpu_workers",
+        "exit_timeout_secs",
+        "log_verbose",
+        "grpc_max_connection_idle",
+        "grpc_max_connection_age",
+        "grpc_max_connection_age_grace",
+    ):
         if not 0 <= getattr(settings, name) < math.inf:
             raise InvalidArgumentError(f"--{name.replace('_', '-')} must not be negative")
     if settings.max_message_bytes > MAX_MESSAGE_BYTES:

@@ -161,11 +161,17 @@ class GrpcTransport:
             return ConnectionProtocol(self)
 
         handshake_s = self.limits.handshake_s if self._tls is not None else None
+        shutdown_s = max(self.limits.linger_s, 0.001) if self._tls is not None else None
         if address.unix_path:
             _remove_stale_socket(Path(address.unix_path))
             self._listeners.append(
                 await self.loop.create_unix_server(
-                    accept, address.unix_path, backlog=BACKLOG, ssl=self._tls, ssl_handshake_timeout=handshake_s
+                    accept,
+                    address.unix_path,
+                    backlog=BACKLOG,
+                    ssl=self._tls,
+                    ssl_handshake_timeout=handshake_s,
+                    ssl_shutdown_timeout=shutdown_s,
                 )
             )
             return address
@@ -176,6 +182,7 @@ class GrpcTransport:
             backlog=BACKLOG,
             ssl=self._tls,
             ssl_handshake_timeout=handshake_s,
+            ssl_shutdown_timeout=shutdown_s,
             # Two servers on one port by accident would each get half of the calls.
             reuse_port=self._reuse_port,
         )

@@ -10,8 +10,10 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from erg_server.clock import Clock
-from erg_server.errors import ErgError, UnavailableError
+from erg_server.errors import ErgError, InvalidArgumentError, UnavailableError
 from erg_server.transports.base import CallContext, Method
+from erg_server.transports.certificates import CertificateFiles
+from erg_server.transports.grpc.limits import Limits
 
 log = logging.getLogger(__name__)
 
@@ -29,17 +31,24 @@ class GrpcioTransport:
         port: int,
         max_message_bytes: int,
         clock: Clock,
+        unix_socket: str = "",
+        reuse_port: bool = False,
+        files: CertificateFiles | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._address = f"[{address}]" if ":" in address else address
         self._port = port
+        self._unix_socket = unix_socket
         self._clock = clock
+        self._credentials = None if files is None else _credentials(files)
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", max_message_bytes),
                 # Two servers on one port by accident would each get half of the calls.
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(reuse_port)),
                 ("grpc.http2.max_ping_strikes", 0),
+                *_connection_options(limits or Limits()),
             ]
         )
         handlers = {method.path: self._handler(method) for method in methods}
@@ -48,17 +57,24 @@ class GrpcioTransport:
     @property
     def addresses(self) -> tuple[str, ...]:
         """Where it listens; the port is known after `start`."""
-        return (f"{self._address}:{self._port}",)
+        unix = (f"unix:{self._unix_socket}",) if self._unix_socket else ()
+        return (f"{self._address}:{self._port}", *unix)
 
     async def start(self) -> None:
-        """Listen; raises UnavailableError where the address is taken."""
-        try:
-            self._port = self._server.add_insecure_port(f"{self._address}:{self._port}")
-        except RuntimeError as error:
-            raise UnavailableError(
-                f"gRPC cannot listen on {self._address}:{self._port}: it is taken or not this host's; "
-                "choose another with --grpc-address and --grpc-port"
-            ) from error
+        """Listen; raises UnavailableError where an address is taken."""
+        for number, address in enumerate(self.addresses):
+            try:
+                if self._credentials is None:
+                    port = self._server.add_insecure_port(address)
+                else:
+                    port = self._server.add_secure_port(address, self._credentials)
+            except RuntimeError as error:
+                raise UnavailableError(
+                    f"gRPC cannot listen on {address}: it is taken or not this host's; "
+                    "choose another with --grpc-address and --grpc-port"
+                ) from error
+            if number == 0:
+                self._port = port
         await self._server.start()
 
     async def drain(self, timeout_s: float) -> None:
@@ -129,6 +145,49 @@ class GrpcioTransport:
         log.error("%s failed", method.path, exc_info=error)
         await call.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the cause")
         raise AssertionError("abort always raises")
+
+
+def _connection_options(limits: Limits) -> list[tuple[str, int]]:
+    """A connection's life in milliseconds, as gRPC's core has it; what is 0 has no end."""
+    stated = {
+        "grpc.keepalive_time_ms": limits.keepalive_s,
+        "grpc.keepalive_timeout_ms": limits.keepalive_timeout_s,
+        "grpc.max_connection_idle_ms": limits.idle_s,
+        "grpc.max_connection_age_ms": limits.age_s,
+        "grpc.max_connection_age_grace_ms": limits.age_grace_s,
+    }
+    return [(name, int(seconds * 1e3)) for name, seconds in stated.items() if seconds]
+
+
+def _credentials(files: CertificateFiles) -> grpc.ServerCredentials:
+    """Credentials that look at the files again at each handshake."""
+    files.context()  # tells what cannot be used, which gRPC's core does not
+    stamp = files.stamp()
+
+    def read() -> grpc.ServerCertificateConfiguration:
+        pair = files.key.read_bytes(), files.certificate.read_bytes()
+        roots = None if files.client_roots is None else files.client_roots.read_bytes()
+        return grpc.ssl_server_certificate_configuration([pair], roots)
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal stamp
+        try:
+            now = files.stamp()
+            if now == stamp:
+                return None
+            files.context()
+            configuration = read()
+        except (OSError, InvalidArgumentError) as error:
+            log.warning("%s; the certificate read before is served on", error)
+            return None
+        stamp = now
+        return configuration
+
+    return grpc.dynamic_ssl_server_credentials(
+        read(),
+        changed,  # type: ignore[arg-type]  # None, which its stubs leave out, says that nothing changed
+        require_client_authentication=files.client_roots is not None,
+    )
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs only

@@ -1,0 +1,93 @@
+"""The files that TLS is made of, looked at again at each handshake, so that a renewed certificate needs no restart."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from erg_server.errors import InvalidArgumentError
+
+log = logging.getLogger(__name__)
+
+Stamp = tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateFiles:
+    """PEM files: the server's certificate chain and key; for mutual TLS, the roots that callers' certificates need."""
+
+    certificate: Path
+    key: Path
+    client_roots: Path | None = None
+
+    def stamp(self) -> Stamp:
+        """What changes when a file does; raises OSError where one is missing."""
+        found = [path.stat() for path in (self.certificate, self.key, self.client_roots) if path is not None]
+        return tuple((each.st_mtime_ns, each.st_size, each.st_ino) for each in found)
+
+    def context(self) -> ssl.SSLContext:
+        """TLS 1.2 and later, HTTP/2 by ALPN; mutual where there are roots.
+
+        Raises:
+            InvalidArgumentError: a file is missing, no PEM, or the key is not the certificate's.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["h2"])
+        try:
+            context.load_cert_chain(self.certificate, self.key, password=_no_password)
+            if self.client_roots is not None:
+                context.load_verify_locations(self.client_roots)
+                context.verify_mode = ssl.CERT_REQUIRED
+                # A resumed session is not checked again, by roots that may have changed since.
+                context.options |= ssl.OP_NO_TICKET
+                context.num_tickets = 0
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidArgumentError(
+                f"TLS cannot use {self.certificate}, {self.key}{self._roots()}: {reason}; "
+                "give PEM files by --grpc-server-cert, --grpc-server-key and --grpc-root-cert"
+            ) from error
+        return context
+
+    def _roots(self) -> str:
+        return f" and {self.client_roots}" if self.client_roots is not None else ""
+
+
+class ReloadingCertificates:
+    """Gives new connections what the files hold now; open ones keep what they began with."""
+
+    def __init__(self, files: CertificateFiles) -> None:
+        self._files = files
+        self._current = files.context()
+        self._stamp = files.stamp()
+        self._failed: Stamp | None = None
+        # Listeners keep this one; its callback hands each handshake over to the current one.
+        self.listening = files.context()
+        self.listening.sni_callback = self._choose
+
+    def _choose(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _: ssl.SSLContext) -> None:
+        self.reload()
+        connection.context = self._current
+
+    def reload(self) -> bool:
+        """Read the files again if they changed; what cannot be used is told once, and the last good ones stay."""
+        try:
+            stamp = self._files.stamp()
+            if stamp in {self._stamp, self._failed}:
+                return False
+            self._current = self._files.context()
+        except (OSError, InvalidArgumentError) as error:
+            message = error.message if isinstance(error, InvalidArgumentError) else str(error)
+            log.warning("%s; the certificate read before is served on", message)
+            self._failed = None if isinstance(error, OSError) else stamp
+            return False
+        self._stamp = stamp
+        log.info("the certificate in %s was read again", self._files.certificate)
+        return True
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted; it must be readable without a password")
