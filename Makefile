@@ -36,7 +36,7 @@ format: $(VENV)/.test ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 
 clean: ## Remove the environment, caches and built model versions
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	rm -rf $(VENV) .cache .erg-cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 	rm -rf model_repo/*/[0-9]*
 
 # A stamp a purpose: what is installed is said, and installed again only when the project's metadata changes.

@@ -23,7 +23,7 @@ from erg_converters.decision import Decision, Judging
 from erg_converters.interrupts import interrupted_by_sigterm, telling_full_disk
 from erg_converters.plan import Plan, plan
 from erg_converters.progress import Steps
-from erg_converters.publish import Publication, publish_version
+from erg_converters.publish import Publication, publish_version, published_already
 from erg_converters.report import (
     REPORT_FILENAME,
     Report,
@@ -175,7 +175,12 @@ class Conversion:
             golden = judge.golden(winner.made(), self.candidates[0].made())
             step.figures = _golden_figures(golden)
         with self.steps.step(f"publish {self.recipe.publish.name}") as step:
-            path = publish_version(self._publication(winner, golden), chain.inputs, config)
+            publication = self._publication(winner, golden)
+            path = published_already(publication)
+            if path is not None:
+                step.status = "cached"
+            else:
+                path = publish_version(publication, chain.inputs, config)
             self.published = str(path)
             step.figures = {"version": path.name, "in": str(path.parent)}
 

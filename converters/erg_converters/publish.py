@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from erg_server import __version__
+from erg_server.repository.layout import versions_on_disk
 from erg_server.repository.manifest import (
     Accuracy,
     Artifact,
@@ -21,6 +22,7 @@ from erg_server.repository.manifest import (
     Selection,
     Source,
     Verdict,
+    load_manifest,
 )
 from erg_server.repository.onnx_safety import read_onnx
 from erg_server.repository.publication import publish
@@ -94,6 +96,20 @@ def publish_version(publication: Publication, inputs: Sequence[InputSpec], confi
     return root / settings.name / str(version)
 
 
+def published_already(publication: Publication) -> Path | None:
+    """The newest version, where it was made of the same inputs and serves the same winner; None otherwise."""
+    model = Path(publication.settings.repository) / publication.settings.name
+    newest = max(versions_on_disk(model), default=0) if model.is_dir() else 0
+    manifest = load_manifest(model / str(newest)) if newest else None
+    if manifest is None or manifest.recipe_sha256 != publication.recipe_sha256 or not manifest.selected:
+        return None
+    served = next((each for each in manifest.artifacts if each.name == manifest.selected[0].artifact), None)
+    if served is None or served.name != publication.winner.name or served.file not in manifest.files:
+        return None
+    same = manifest.files[served.file].sha256 == publication.winner.sha256
+    return model / str(newest) if same else None
+
+
 def golden_sample(
     feed: Mapping[str, Array], names: Sequence[str], outputs: Sequence[Array], source_outputs: Sequence[Array]
 ) -> Golden | None:
@@ -133,14 +149,13 @@ def _place(publication: Publication, build: Path) -> tuple[Artifact, ...]:
         file = SOURCE_FILENAME if plain else f"{variant.name}.onnx"
         if not (build / file).exists():
             shutil.copyfile(variant.path, build / file)
-        limit = best_batch(publication.measurements, variant.name)
         artifacts.append(
             Artifact(
                 name=variant.name,
                 file=file,
                 backend=variant.backend,
                 precision=variant.precision,
-                batch_limit=limit if limit < best_batch(publication.measurements, winner.name) else None,
+                batch_limit=best_batch(publication.measurements, variant.name),
                 bytes=variant.bytes,
             )
         )

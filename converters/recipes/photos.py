@@ -51,8 +51,8 @@ def _crops(seed: int, count: int) -> Iterator[tuple[Feed, None]]:
             int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:8], "little")
         )
         for _ in range(count):
-            # Half to nine tenths of the shorter side: smaller crops show no object that a classifier could name.
-            side = int(min(image.size) * random.uniform(0.5, 0.9))
+            # Three quarters of the shorter side to all of it: smaller crops often show nothing that has a name.
+            side = int(min(image.size) * random.uniform(0.75, 1.0))
             left = int(random.integers(0, image.width - side + 1))
             top = int(random.integers(0, image.height - side + 1))
             crop = image.crop((left, top, left + side, top + side))
