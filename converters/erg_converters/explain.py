@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -133,10 +133,10 @@ def where_stopped(recipe: Recipe, cache: Path) -> str:
     return f"goes on after {good[-1].name}; {len(good)} steps are kept" if good else "starts at the beginning"
 
 
-def summary(report: Report) -> Table:
-    """What a run found, a row a candidate: speed-up and loss against the source, and why one was refused."""
+def summary(report: Report) -> Group:
+    """What a run found, a row a candidate: speed-up and loss against the source; below, why one was refused."""
     table = Table(title=Text(f"{report.model}: chosen is {report.chosen}"), caption=Text(report.chosen_reason))
-    for heading in ("candidate", "status", "speed-up", "drop", "cosine", "MB", "why"):
+    for heading in ("candidate", "status", "speed-up", "drop", "cosine", "MB"):
         table.add_column(heading)
     for row in compared_rows(report, report):
         side, record = row.one, report.candidate(row.name)
@@ -149,10 +149,10 @@ def summary(report: Report) -> Table:
             "-" if side.drop is None else f"{side.drop:+.4f}",
             "-" if side.cosine is None else f"{side.cosine:.5f}",
             f"{side.bytes / 1e6:.1f}",
-            # Not a string, whose brackets would be read as markup.
-            Text(record.reason),
         )
-    return table
+    # Not strings, whose brackets would be read as markup.
+    reasons = [Text(f"{each.name} {each.status}: {each.reason}") for each in report.candidates if each.reason]
+    return Group(table, *reasons)
 
 
 def _chain(recipe: Recipe, cache: Path, *, trust: bool) -> Chain:

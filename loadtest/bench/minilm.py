@@ -2,8 +2,9 @@
 
     python -m bench.minilm --model-repository model_repo
 
-Prints CPU time per inference (front and workers apart), throughput, and three ratios: served to raw CPU time at 8 and
-at 32 in flight, and mixed lengths to the same sentences padded to the longest. Run it on an idle machine.
+Prints CPU time per inference (front and workers apart), throughput, and ratios: served to raw CPU time at 8 and at 32 in
+flight, mixed lengths to the same sentences padded to the longest, and the converted model's winner to the model as it
+was. Both are served at once, each by a server of its own, and take turns. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import shutil
 import statistics
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -120,7 +124,7 @@ def report(raw: Sequence[RawRun], rounds: Mapping[str, Sequence[LoadResult]]) ->
     table.add_row(f"raw ONNX Runtime, batch {raw[0].batch}", f"{raw_rate:.1f}", f"{raw_us / 1e3:.2f}", "–", "–", "1.00")  # noqa: RUF001
     for name, results in rounds.items():
         cpu_us = median_of(results, lambda result: result.cpu_us_per_inference)
-        fixed = "tokens" in name
+        fixed = "tokens" in name and not name.startswith("winner")
         table.add_row(
             name,
             _figure(median_of(results, lambda result: result.inferences_per_s), 1, "{:.1f}"),
@@ -164,18 +168,35 @@ def main(
     console.print(f"raw ONNX Runtime is best at batch {batch} on {scan[0].processes} cores")
     raw: list[RawRun] = []
     results: dict[str, list[LoadResult]] = {}
-    with served(model_repository) as server:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="erg-bench-")))
+        write_plain(model_repository / model, path, folder / model)
+        server = stack.enter_context(served(folder))
+        winner = stack.enter_context(
+            served(model_repository, "--model-control-mode", "explicit", "--load-model", model)
+        )
         todo = cases(asyncio.run(read_signature(server, model)), length=length)
+        asyncio.run(read_signature(winner, model))
         for number in range(rounds):
             # The server is idle meanwhile: it must not spin, and this would show it.
             raw.append(measure_raw(path, batch=batch, length=length, seconds=seconds))
             for case in todo:
                 console.print(f"round {number + 1} of {rounds}: {case.name}")
                 results.setdefault(case.name, []).append(run_case(case, server, model, seconds))
+                if "padded" not in case.name:
+                    name = f"winner: {case.name}"
+                    results.setdefault(name, []).append(run_case(case, winner, model, seconds))
     console.print(report(raw, results))
     mixed, padded = (median_of(results[case.name], lambda result: result.inferences_per_s) or 0.0 for case in todo[-2:])
     if padded:
         console.print(f"mixed lengths against padding everything to {_LONGEST}: {mixed / padded:.2f} times the rate")
+    for case in todo[:-1]:
+        before, after = (
+            median_of(results[name], lambda result: result.cpu_us_per_inference) or 0.0
+            for name in (case.name, f"winner: {case.name}")
+        )
+        if after:
+            console.print(f"{case.name}: the winner takes {before / after:.2f} times less server CPU")
     failed = sum(result.failed for case_results in results.values() for result in case_results)
     if output is not None:
         document = {
@@ -186,6 +207,14 @@ def main(
         output.write_text(json.dumps(document, indent=2) + "\n")
     if failed:
         raise click.ClickException(f"{failed} requests failed")
+
+
+def write_plain(model: Path, onnx: Path, target: Path) -> None:
+    """A repository with the model as it was: its own configuration, plain fp32, ONNX Runtime."""
+    (target / "1").mkdir(parents=True)
+    config = (model / "config.pbtxt").read_text(encoding="utf-8")
+    (target / "config.pbtxt").write_text(config + '\nbackend: "onnxruntime"\n', encoding="utf-8")
+    shutil.copyfile(onnx, target / "1" / "model.onnx")
 
 
 def _newest(folder: Path) -> Path:
