@@ -81,13 +81,18 @@ async def serving(kind: str, files: CertificateFiles) -> AsyncIterator[str]:
 
 
 async def live(channel: grpc.aio.Channel) -> bool:
-    call = channel.unary_unary("/test.Service/Call")
+    call = channel.unary_unary(
+        "/test.Service/Call",
+        request_serializer=pb.ServerLiveRequest.SerializeToString,
+        response_deserializer=pb.ServerLiveResponse.FromString,
+    )
     try:
-        return pb.ServerLiveResponse.FromString(await call(b"")).live
+        answer: pb.ServerLiveResponse = await call(pb.ServerLiveRequest())
     except grpc.aio.AioRpcError as error:
         if error.code() is not grpc.StatusCode.UNAVAILABLE:
             raise
         return False
+    return answer.live
 
 
 every_transport = pytest.mark.parametrize("kind", ["erg", "grpcio"])

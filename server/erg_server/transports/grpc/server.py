@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import ssl
@@ -70,6 +71,7 @@ class GrpcTransport:
         self._account = BufferAccount()
         self._connections: set[ConnectionProtocol] = set()
         self._listeners: list[asyncio.AbstractServer] = []
+        self._unix_paths: list[Path] = []
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -174,6 +176,7 @@ class GrpcTransport:
                     ssl_shutdown_timeout=shutdown_s,
                 )
             )
+            self._unix_paths.append(Path(address.unix_path))
             return address
         listener = await self.loop.create_server(
             accept,
@@ -193,9 +196,9 @@ class GrpcTransport:
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             listener.close()
-        for address in self._addresses:
-            if listeners and address.unix_path:
-                Path(address.unix_path).unlink(missing_ok=True)
+        paths, self._unix_paths = self._unix_paths, []
+        for path in paths:
+            path.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
         """Look at every connection: one timer for all, none while there are none."""
@@ -216,7 +219,7 @@ class GrpcTransport:
 
 
 def _remove_stale_socket(path: Path) -> None:
-    """Unlink a socket that nobody listens on any more; what is not a socket, or is in use, stays."""
+    """Unlink a socket that nobody listens on any more; raises OSError for one in use, which asyncio would take over."""
     if not path.exists() or not stat.S_ISSOCK(path.stat().st_mode):
         return
     with socket.socket(socket.AF_UNIX) as probe:
@@ -224,3 +227,5 @@ def _remove_stale_socket(path: Path) -> None:
             probe.connect(str(path))
         except OSError:
             path.unlink(missing_ok=True)
+            return
+    raise OSError(errno.EADDRINUSE, "another server listens there")

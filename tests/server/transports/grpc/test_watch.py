@@ -157,8 +157,9 @@ def test_a_connection_with_a_call_is_not_idle() -> None:
 def test_an_old_connection_is_drained_and_its_last_calls_have_their_grace() -> None:
     peer = Peer(limits=Limits(age_s=100, age_grace_s=30, keepalive_timeout_s=5))
     peer.send(peer.request(1))
+    peer.read()
     peer.look(99)
-    assert not peer.connection.retiring
+    assert peer.read() == []
     peer.look(2)
     assert peer.connection.retiring
     # Whoever does not answer the ping has had time to hear of it.
