@@ -17,8 +17,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -180,7 +180,7 @@ def main(rounds: int, seconds: float, build: Path | None, only: str) -> None:
         write_mlp(repository)
         echo = [sys.executable, "-m", "bench.echo_server"]
         wanted = {name for load in loads for name in load.servers}
-        makers = {
+        makers: dict[str, Callable[[str], AbstractContextManager[Server]]] = {
             "C++ gRPC": lambda n: listening(n, [str(build / "identity_server")]),
             "Erg's front end": lambda n: listening(n, [*echo, "erg"]),
             "grpcio": lambda n: listening(n, [*echo, "grpcio"]),
@@ -190,7 +190,7 @@ def main(rounds: int, seconds: float, build: Path | None, only: str) -> None:
             "Erg": lambda n: whole(n, repository),
             "Erg on grpcio": lambda n: whole(n, repository, "--grpc-transport", "grpcio"),
         }
-        servers = {name: stack.enter_context(make(name)) for name, make in makers.items() if name in wanted}
+        servers = {name: stack.enter_context(maker(name)) for name, maker in makers.items() if name in wanted}
         for load in loads:
             runs: dict[str, list[dict[str, float]]] = {name: [] for name in load.servers}
             for number in range(rounds):

@@ -2,9 +2,9 @@
 
     python -m bench.minilm --model-repository model_repo
 
-Prints CPU time per inference (front and workers apart), throughput, and ratios: served to raw CPU time at 8 and at 32 in
-flight, mixed lengths to the same sentences padded to the longest, and the converted model's winner to the model as it
-was. Both are served at once, each by a server of its own, and take turns. Run it on an idle machine.
+Prints CPU time per inference (front and workers apart), throughput, and ratios: served to raw CPU time at 8 and at 32
+in flight, mixed lengths to the same sentences padded to the longest, and the converted model's winner to the model
+as it was. Both are served at once, each by a server of its own, and take turns. Run it on an idle machine.
 """
 
 from __future__ import annotations
