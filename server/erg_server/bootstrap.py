@@ -91,6 +91,7 @@ def build_server(settings: ServeSettings) -> Server:
         clock=clock,
         draining=draining.is_set,
         strict_readiness=settings.strict_readiness,
+        trace_folder=Path(settings.trace_folder),
     )
     transport = build_transport(settings, build_methods(plane, draining, reflection=settings.reflection), clock)
     collector = ErgCollector(meter, lambda: [sample_worker(worker, registry) for worker in workers])

@@ -114,6 +114,9 @@ class ServeSettings:
 
     log_verbose: int = _setting(0, "Logs", "Verbose level; 1 logs each load, worker and connection event in detail.")
     log_format: str = _setting("default", "Logs", "Time format of log lines.", ("default", "ISO8601", "json"))
+    trace_folder: str = _setting(
+        ".", "Logs", "Where trace files go: the trace settings RPC names files in this folder and in no other."
+    )
     log_file: str = _setting("", "Logs", "Write logs to this file instead of standard error.")
 
 

@@ -34,10 +34,15 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(repository: Path) -> Iterator[ServerProcess]:
+def trace_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("traces")
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path, trace_folder: Path) -> Iterator[ServerProcess]:
     """One server for every test that leaves it as it was."""
     flags = ["--model-repository", str(repository), "--model-control-mode", "explicit", "--load-model", "*"]
-    with ServerProcess(*flags, "--allow-client-shm") as process:
+    with ServerProcess(*flags, "--allow-client-shm", "--trace-folder", str(trace_folder)) as process:
         yield process
 
 

@@ -250,14 +250,14 @@ def test_log_and_trace_settings_answer_and_change(client) -> None:
     assert settings["trace_level"]["value"] == ["OFF"]
 
 
-def test_traces_hold_each_sampled_requests_phases(client, tmp_path) -> None:
-    file = tmp_path / "trace.json"
+def test_traces_hold_each_sampled_requests_phases(client, trace_folder) -> None:
+    file = trace_folder / "trace.json"
     client.update_trace_settings(
         "mlp", {"trace_file": str(file), "trace_level": ["TIMESTAMPS"], "trace_rate": "1", "log_frequency": "1"}
     )
     client.infer("mlp", [fp32("x", rows(1))], request_id="traced")
     client.update_trace_settings("mlp", {"trace_level": ["OFF"]})
-    files = list(tmp_path.glob("trace.json*"))
+    files = list(trace_folder.glob("trace.json*"))
     text = "".join(path.read_text() for path in files)
     for name in ("REQUEST_START", "QUEUE_START", "COMPUTE_START", "COMPUTE_END", "REQUEST_END"):
         assert name in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from erg_server import __version__
@@ -59,6 +60,7 @@ class DataPlane:
         clock: Clock,
         draining: Callable[[], bool],
         strict_readiness: bool,
+        trace_folder: Path = Path(),
     ) -> None:
         self.registry = registry
         self.memory = memory
@@ -68,6 +70,7 @@ class DataPlane:
         self._logs = logs
         self._draining = draining
         self._strict_readiness = strict_readiness
+        self._trace_folder = trace_folder
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Answer one request; raises ErgError with the cause."""
@@ -202,10 +205,16 @@ class DataPlane:
         await self.registry.unload(name)
 
     def trace_settings(self, request: pb.TraceSettingRequest) -> pb.TraceSettingResponse:
-        """Change, where the request states any, and tell the trace settings, global or of one model."""
+        """Change, where the request states any, and tell the trace settings, global or of one model.
+
+        Raises:
+            InvalidArgumentError: an unknown setting, a value it cannot have, or a file outside of --trace-folder.
+        """
         if request.model_name:
             self.registry.resolve(request.model_name, "")
         stated = {name: tuple(value.value) for name, value in request.settings.items()}
+        if stated.get("trace_file"):
+            stated["trace_file"] = (self._trace_file(stated["trace_file"][0]),)
         settings = (
             self._tracer.update(stated, request.model_name) if stated else self._tracer.settings(request.model_name)
         )
@@ -218,7 +227,8 @@ class DataPlane:
         """Change, where the request states any, and tell the log settings.
 
         Raises:
-            InvalidArgumentError: an unknown setting, or a value of the wrong type.
+            InvalidArgumentError: an unknown setting, a value of the wrong type, or another log file: a client could
+                otherwise have the server write wherever it may.
         """
         changes: dict[str, Any] = {}
         for name, value in request.settings.items():
@@ -229,6 +239,8 @@ class DataPlane:
             stated: Any = None if choice is None else getattr(value, choice)
             if type(stated) is not kind:
                 raise InvalidArgumentError(f"log setting '{name}' takes a {kind.__name__}")
+            if field == "file" and stated != self._logs.settings.file:
+                raise InvalidArgumentError("log_file is the server's to choose: start it with --log-file")
             changes[field] = stated
         settings = self._logs.update(**changes) if changes else self._logs.settings
         response = pb.LogSettingsResponse()
@@ -241,6 +253,16 @@ class DataPlane:
             else:
                 response.settings[name].string_param = told
         return response
+
+    def _trace_file(self, stated: str) -> str:
+        folder = self._trace_folder.resolve()
+        path = (folder / stated).resolve()
+        if folder not in path.parents:
+            raise InvalidArgumentError(
+                f"trace_file '{stated}' is not in the folder where clients may have traces written; "
+                "the server's --trace-folder says which that is"
+            )
+        return str(path)
 
     def _statistics(self, served: ServedModel) -> pb.ModelStatistics:
         message = model_statistics(served.meter)

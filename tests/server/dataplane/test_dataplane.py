@@ -47,6 +47,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         clock=MonotonicClock(),
         draining=draining.is_set,
         strict_readiness=True,
+        trace_folder=tmp_path,
     )
     yield Server(harness=harness, plane=plane, tracer=tracer, draining=draining)
     logs.close()
@@ -203,7 +204,7 @@ async def test_log_settings_are_told_changed_and_obeyed(server: Server, capsys: 
         ({"log_info": "yes"}, "'log_info' takes a bool"),
         ({"log_verbose_level": True}, "'log_verbose_level' takes a int"),
         ({"log_format": "xml"}, "'xml' is not one of default, ISO8601, json"),
-        ({"log_file": "/no/such/folder/log"}, "log_file '/no/such/folder/log'"),
+        ({"log_file": "/tmp/elsewhere"}, "log_file is the server's to choose"),
     ],
 )
 async def test_a_wrong_log_setting_changes_nothing(server: Server, settings: dict[str, Any], message: str) -> None:
@@ -242,7 +243,14 @@ async def test_a_models_trace_settings_follow_the_global_ones_until_it_has_its_o
 
 @pytest.mark.parametrize(
     ("model", "settings"),
-    [("", {"trace_rate": "0"}), ("", {"trace_level": "ALL"}), ("", {"trace_x": "1"}), ("gone", {"trace_rate": "1"})],
+    [
+        ("", {"trace_rate": "0"}),
+        ("", {"trace_level": "ALL"}),
+        ("", {"trace_x": "1"}),
+        ("gone", {"trace_rate": "1"}),
+        ("", {"trace_file": "../elsewhere.json"}),
+        ("", {"trace_file": "/etc/elsewhere.json"}),
+    ],
 )
 async def test_a_wrong_trace_setting_changes_nothing(server: Server, model: str, settings: dict[str, str]) -> None:
     before = server.plane.trace_settings(tracing())
