@@ -145,7 +145,12 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         """Let the peer read what was said: closing while it still sends would throw that away (RFC 9113, 5.4.1)."""
         linger_s = self.connection.limits.linger_s
         if linger_s and transport.can_write_eof():
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError:
+                # The peer closed before it could be told: what was just written came back as a reset.
+                transport.abort()
+                return
             self._linger = self._owner.loop.call_later(linger_s, self._lingered)
         else:
             transport.close()

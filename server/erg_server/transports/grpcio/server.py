@@ -40,7 +40,9 @@ class GrpcioTransport:
         self._port = port
         self._unix_socket = unix_socket
         self._clock = clock
-        self._credentials = None if files is None else _credentials(files)
+        self._files = files
+        if files is not None:
+            files.context()  # tells what cannot be used, which gRPC's core does not
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
@@ -64,10 +66,11 @@ class GrpcioTransport:
         """Listen; raises UnavailableError where an address is taken."""
         for number, address in enumerate(self.addresses):
             try:
-                if self._credentials is None:
+                if self._files is None:
                     port = self._server.add_insecure_port(address)
                 else:
-                    port = self._server.add_secure_port(address, self._credentials)
+                    # Each listener its own: grpcio hands what is read at first to the first that asks for it.
+                    port = self._server.add_secure_port(address, _credentials(self._files))
             except RuntimeError as error:
                 raise UnavailableError(
                     f"gRPC cannot listen on {address}: it is taken or not this host's; "
@@ -161,7 +164,6 @@ def _connection_options(limits: Limits) -> list[tuple[str, int]]:
 
 def _credentials(files: CertificateFiles) -> grpc.ServerCredentials:
     """Credentials that look at the files again at each handshake."""
-    files.context()  # tells what cannot be used, which gRPC's core does not
     stamp = files.stamp()
 
     def read() -> grpc.ServerCertificateConfiguration:

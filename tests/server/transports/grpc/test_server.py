@@ -219,6 +219,19 @@ async def test_draining_tells_every_connection_and_ends_with_the_last() -> None:
             await asyncio.open_connection(HOST, int(transport.addresses[0].rsplit(":", 1)[1]))
 
 
+async def test_draining_survives_connections_that_their_peers_have_just_closed() -> None:
+    async with running() as transport:
+        host, port = transport.addresses[0].rsplit(":", 1)
+        gone = [socket.create_connection((host, int(port))) for _ in range(8)]
+        await until(lambda: len(transport._connections) == len(gone))
+        for each in gone:
+            # Its server has not read the end yet: the GOAWAY is answered by a reset before the socket is shut down.
+            each.recv(1 << 16)
+            each.close()
+        await transport.drain(60)
+        assert not transport._connections
+
+
 async def test_several_listeners_and_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "erg.sock"
     both = Address(host=HOST), Address(unix_path=str(path)), Address(host=HOST)
