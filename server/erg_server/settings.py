@@ -186,6 +186,7 @@ def merge(stated: Mapping[str, Any]) -> ServeSettings:
     if settings.load_model and settings.model_control_mode != "explicit":
         raise InvalidArgumentError("--load-model needs --model-control-mode explicit; other modes load what is there")
     _check_values(settings)
+    _check_tls(settings)
     return settings
 
 
@@ -224,3 +225,25 @@ def _check_values(settings: ServeSettings) -> None:
         raise InvalidArgumentError(f"--max-message-bytes is at most {MAX_MESSAGE_BYTES}, gRPC's own limit")
     if settings.worker_slot_bytes < 1 << 20:
         raise InvalidArgumentError("--worker-slot-bytes must be at least 1048576 (1 MiB)")
+
+
+def _check_tls(settings: ServeSettings) -> None:
+    """What TLS needs, and nothing of it where it is off: a certificate that is not used is a server in the clear."""
+    mutual = settings.grpc_use_ssl_mutual
+    if settings.grpc_use_ssl or mutual:
+        for name, value in (
+            ("--grpc-server-cert", settings.grpc_server_cert),
+            ("--grpc-server-key", settings.grpc_server_key),
+            *([("--grpc-root-cert", settings.grpc_root_cert)] if mutual else []),
+        ):
+            if not value:
+                raise InvalidArgumentError(f"--grpc-use-ssl{'-mutual' * mutual} needs {name} FILE")
+    elif settings.grpc_server_cert or settings.grpc_server_key or settings.grpc_root_cert:
+        raise InvalidArgumentError(
+            "--grpc-server-cert, --grpc-server-key and --grpc-root-cert need --grpc-use-ssl or --grpc-use-ssl-mutual; "
+            "without it the server would answer in the clear"
+        )
+    if settings.grpc_root_cert and not mutual:
+        raise InvalidArgumentError(
+            "--grpc-root-cert needs --grpc-use-ssl-mutual; otherwise no caller is asked for its own"
+        )

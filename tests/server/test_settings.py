@@ -21,6 +21,7 @@ from erg_server.settings import (
 )
 
 REPOSITORY = {"model_repository": ("r",)}
+PAIR = {"grpc_server_cert": "c", "grpc_server_key": "k"}
 
 
 @pytest.fixture
@@ -149,6 +150,11 @@ def test_a_whole_number_does_for_a_fraction(tmp_path: Path) -> None:
         ({"cpu_workers": -1}, "--cpu-workers must not be negative"),
         ({"max_message_bytes": 1 << 31}, "--max-message-bytes is at most 2147483647"),
         ({"worker_slot_bytes": 1000}, "--worker-slot-bytes must be at least 1048576"),
+        ({"grpc_use_ssl": True, "grpc_server_key": "k"}, "--grpc-use-ssl needs --grpc-server-cert FILE"),
+        ({"grpc_use_ssl": True, "grpc_server_cert": "c"}, "--grpc-use-ssl needs --grpc-server-key FILE"),
+        ({"grpc_use_ssl_mutual": True} | PAIR, "--grpc-use-ssl-mutual needs --grpc-root-cert FILE"),
+        (PAIR, "need --grpc-use-ssl or --grpc-use-ssl-mutual"),
+        ({"grpc_use_ssl": True, "grpc_root_cert": "r"} | PAIR, "--grpc-root-cert needs --grpc-use-ssl-mutual"),
     ],
 )
 def test_a_value_that_cannot_be_is_told_by_its_flag(stated: dict[str, Any], message: str) -> None:
