@@ -86,7 +86,7 @@ class RequestReader:
         try:
             message = pb.ModelInferRequest.FromString(raw)  # type: ignore[arg-type]  # it takes any buffer
         except DecodeError:
-            raise InvalidArgumentError("the message is not an inference.ModelInferRequest") from None
+            raise InvalidArgumentError("the message is not a valid inference.ModelInferRequest") from None
         request = decode_request(
             message, arrival_ns=context.arrival_ns, deadline_ns=context.deadline_ns, regions=self._regions
         )

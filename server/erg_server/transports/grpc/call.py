@@ -16,13 +16,15 @@ from erg_server.errors import (
     StatusCode,
 )
 from erg_server.transports.base import CallContext, Method
-from erg_server.transports.grpc.call_head import CallHead
+from erg_server.transports.grpc.call_head import ENCODINGS, CallHead
 from erg_server.transports.grpc.connection import Connection
 from erg_server.transports.grpc.messages import MessageReader
 from erg_server.transports.grpc.status import error_block, status_of
 from erg_server.transports.grpc.stream import Stream
 
 log = logging.getLogger(__name__)
+
+_ACCEPTED_ENCODINGS = (("grpc-accept-encoding", ",".join(ENCODINGS)),)
 
 
 class GrpcCall(abc.ABC):
@@ -102,13 +104,14 @@ class GrpcCall(abc.ABC):
             message: Message = self._method.parse(raw)
         except DecodeError:
             name = self._method.request.DESCRIPTOR.full_name
-            raise InvalidArgumentError(f"the message is not a {name}") from None
+            raise InvalidArgumentError(f"the message is not a valid {name}") from None
         return message
 
     def _expired(self) -> None:
         self._timer = None
-        self._stop()
+        # Answered first: what is stopped may say that it was cancelled, which is not why the call ends.
         self._end(DeadlineExceededError("the call's deadline has passed"))
+        self._stop()
 
     @abc.abstractmethod
     def _stop(self) -> None:
@@ -137,4 +140,6 @@ def encoding_of(head: CallHead) -> str:
 
 def refuse(connection: Connection, stream: Stream, code: StatusCode, message: str, http_status: int = 200) -> None:
     """Answer a call that is not served; the rest of its request is not wanted."""
-    connection.outbox.trailers(stream, error_block(code, message, http_status=http_status))
+    # gRPC's rules of compression have a caller whose encoding is not taken told which ones are.
+    accepts = () if stream.head.encoding in ENCODINGS else _ACCEPTED_ENCODINGS
+    connection.outbox.trailers(stream, error_block(code, message, accepts, http_status=http_status))

@@ -143,7 +143,7 @@ class GrpcioTransport:
             await call.abort(_CODES[error.code], error.message)
         if isinstance(error, DecodeError):
             await call.abort(
-                grpc.StatusCode.INVALID_ARGUMENT, f"the message is not a {method.request.DESCRIPTOR.full_name}"
+                grpc.StatusCode.INVALID_ARGUMENT, f"the message is not a valid {method.request.DESCRIPTOR.full_name}"
             )
         log.error("%s failed", method.path, exc_info=error)
         await call.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the cause")

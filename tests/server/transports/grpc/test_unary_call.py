@@ -109,6 +109,16 @@ async def test_a_refused_call_is_answered_before_its_request_came() -> None:
     assert not peer.connection.closing
 
 
+async def test_a_caller_whose_encoding_is_not_taken_is_told_which_ones_are() -> None:
+    peer = peer_of(transport())
+    peer.send(peer.headers(1, [*REQUEST, ("grpc-encoding", "br")]))
+    assert await status_of(peer) == UNIMPLEMENTED
+    assert dict(peer.answers[1].headers)["grpc-accept-encoding"] == "identity,gzip,deflate"
+    peer.send(peer.headers(3, [(name, "/no" if name == ":path" else value) for name, value in REQUEST]))
+    assert await status_of(peer, 3) == UNIMPLEMENTED
+    assert "grpc-accept-encoding" not in dict(peer.answers[3].headers)
+
+
 async def test_what_is_not_grpc_is_told_by_http() -> None:
     peer = peer_of(transport())
     peer.send(peer.headers(1, [(name, "GET" if name == ":method" else value) for name, value in REQUEST], end=True))
