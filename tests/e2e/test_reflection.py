@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 
 import grpc
@@ -14,6 +12,7 @@ from google.protobuf import descriptor_pb2, json_format
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
+from tests.conformance.grpcurl import grpcurl
 from tests.e2e.server_process import ServerProcess
 
 pytestmark = pytest.mark.e2e
@@ -131,15 +130,13 @@ def test_a_client_that_knows_nothing_else_can_infer(ask: Ask, channel: grpc.Chan
     assert response.raw_output_contents[0] == (7).to_bytes(8, "little") + (-8).to_bytes(8, "little", signed=True)
 
 
-@pytest.mark.skipif(shutil.which("grpcurl") is None, reason="grpcurl is not on PATH")
 def test_grpcurl_lists_describes_and_calls(server: ServerProcess) -> None:
-    def grpcurl(*arguments: str) -> str:
-        done = subprocess.run(
-            ["grpcurl", "-plaintext", *arguments], capture_output=True, text=True, timeout=30, check=True
-        )
-        return done.stdout
+    def run(*arguments: str) -> str:
+        status, printed, complaint = grpcurl("-plaintext", *arguments)
+        assert status == 0, complaint
+        return printed
 
-    assert grpcurl(server.grpc_address, "list").split() == SERVICES
-    assert "rpc ModelInfer " in grpcurl(server.grpc_address, "describe", INFERENCE)
-    ready = grpcurl("-d", '{"name": "mlp"}', server.grpc_address, f"{INFERENCE}/ModelReady")
+    assert run(server.grpc_address, "list").split() == SERVICES
+    assert "rpc ModelInfer " in run(server.grpc_address, "describe", INFERENCE)
+    ready = run("-d", '{"name": "mlp"}', server.grpc_address, f"{INFERENCE}/ModelReady")
     assert json.loads(ready) == {"ready": True}
