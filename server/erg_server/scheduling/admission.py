@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from erg_server.errors import DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError
 from erg_server.repository.spec import BatchingPolicy, QueuePolicy
@@ -18,8 +19,7 @@ class QueueLimits:
     max_bytes: int = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(NamedTuple):
     """An admitted request's place and lifetime."""
 
     level: int

@@ -161,12 +161,11 @@ class BatchLayout:
         at = 0
         for entry in entries:
             asked = entry.request.outputs
-            names = {output.name for output in asked} if asked else None
-            named = {}
-            for name, cut in cutters:
-                if names is None or name in names:
-                    named[name] = cut(at, entry)
-            answers.append(_wanted(entry, named))
+            if asked:
+                names = {output.name for output in asked}
+                answers.append(_wanted(entry, {name: cut(at, entry) for name, cut in cutters if name in names}))
+            else:
+                answers.append([cut(at, entry) for _, cut in cutters])
             at += entry.rows
         return answers
 

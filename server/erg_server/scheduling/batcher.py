@@ -11,6 +11,9 @@ from erg_server.repository.spec import BatchingPolicy, ModelSpec, PaddingRule
 from erg_server.scheduling.request_queue import Bucket, QueuedRequest, RequestQueue, RequestState
 
 
+_RUNNING = RequestState.RUNNING
+
+
 class Release(enum.StrEnum):
     """Why a batch was let go; the metric's label."""
 
@@ -85,6 +88,8 @@ class DynamicBatcher:
         self._batches = policy is not None and limits.max_rows > 1
         self._delay_ns = policy.max_queue_delay_us * 1000 if policy is not None and self._batches else 0
         self._preferred = tuple(sorted(policy.preferred_batch_sizes)) if policy is not None and self._batches else ()
+        # What fills a batch where rows are not padded; otherwise it depends on their length.
+        self._full_at = self._preferred[0] if self._preferred and self._delay_ns else limits.max_rows
         # (queued_ns, sequence, push number, key) of bucket heads, oldest first; stale once its request left. The push
         # number is unique, so that keys, which need not be comparable, never are compared.
         self._heads: dict[int, list[tuple[int, int, int, Hashable]]] = {}
@@ -139,22 +144,26 @@ class DynamicBatcher:
         levels = self.queue.level_numbers()
         for level in levels[levels.index(ready.level) :]:
             bucket = self.queue.bucket(level, ready.key)
-            while bucket is not None and bucket.entries:
-                entry = bucket.head
+            if bucket is None:
+                continue
+            before, ended = len(taken), False
+            for entry in bucket.entries.values():
                 length = max(longest, entry.length)
                 if taken and not self._fits(total_rows + entry.rows, total_bytes + entry.nbytes, length, rows):
-                    self._retrack(level, ready.key)
-                    return taken
-                self.queue.remove(entry)
-                entry.state = RequestState.RUNNING
+                    ended = True
+                    break
+                entry.state = _RUNNING
                 taken.append(entry)
                 total_rows += entry.rows
                 total_bytes += entry.nbytes
                 longest = length
                 if total_rows >= rows:
-                    self._retrack(level, ready.key)
-                    return taken
+                    ended = True
+                    break
+            self.queue.remove_oldest(bucket, len(taken) - before)
             self._retrack(level, ready.key)
+            if ended:
+                break
         return taken
 
     def drain(self) -> list[QueuedRequest]:
@@ -235,11 +244,9 @@ class DynamicBatcher:
         return bucket is not None and bucket.head.sequence == item[1]
 
     def _full_rows(self, bucket: Bucket) -> int:
-        limit = self.row_limit(self._ceiling(bucket.head.length))
-        # A preferred size lets a batch go at once; with no delay to skip it makes no difference.
-        if self._preferred and self._delay_ns:
-            return min(self._preferred[0], limit)
-        return limit
+        if not self.limits.max_padded_elements:
+            return min(self._full_at, self.limits.max_rows)
+        return min(self._full_at, self.row_limit(self._ceiling(bucket.head.length)))
 
     def _retrack(self, level: int, key: Hashable) -> None:
         """Restate a bucket's head and fullness after requests left it."""

@@ -26,8 +26,11 @@ class ModelQueue:
     meter: ModelMeter
     layout: BatchLayout
     batcher: DynamicBatcher
+    keeps_order: bool = field(init=False)
     latency: LatencyModel = field(default_factory=LatencyModel)
     running: int = 0
+    # Until when waiting requests are gathered for the next batch, because one that is short is under way.
+    gather_until_ns: int = 0
     # Rows that each worker, by name, runs or has staged.
     held_rows: dict[str, int] = field(default_factory=dict)
     closed: bool = False
@@ -36,6 +39,10 @@ class ModelQueue:
     next_number: int = 0
     next_answer: int = 0
     held: dict[int, Callable[[], None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Look once at what every request would ask."""
+        self.keeps_order = self.spec.batching is not None and self.spec.batching.preserve_ordering
 
     @property
     def idle(self) -> bool:

@@ -107,19 +107,33 @@ class RequestQueue:
 
     def remove(self, entry: QueuedRequest) -> None:
         """Take a queued request out, wherever it stands. Its state is the caller's to set."""
-        level = self._levels[entry.level]
-        bucket = level[entry.key]
+        bucket = self._levels[entry.level][entry.key]
         del bucket.entries[entry.sequence]
-        bucket.rows -= entry.rows
-        self.rows -= entry.rows
-        self.nbytes -= entry.nbytes
-        self._size -= 1
-        self._sizes[entry.level] -= 1
+        self._removed(bucket, 1, entry.rows, entry.nbytes)
+
+    def remove_oldest(self, bucket: Bucket, count: int) -> None:
+        """Take a bucket's `count` oldest requests out. Their state is the caller's to set."""
+        entries = bucket.entries
+        rows = nbytes = 0
+        for _ in range(count):
+            _, entry = entries.popitem(last=False)
+            rows += entry.rows
+            nbytes += entry.nbytes
+        self._removed(bucket, count, rows, nbytes)
+
+    def _removed(self, bucket: Bucket, count: int, rows: int, nbytes: int) -> None:
+        """Count out what has left a bucket."""
+        bucket.rows -= rows
+        self.rows -= rows
+        self.nbytes -= nbytes
+        self._size -= count
+        self._sizes[bucket.level] -= count
         if not bucket.entries:
-            del level[entry.key]
+            level = self._levels[bucket.level]
+            del level[bucket.key]
             if not level:
-                del self._levels[entry.level]
-                del self._sizes[entry.level]
+                del self._levels[bucket.level]
+                del self._sizes[bucket.level]
         if len(self._expiries) > 64 + 2 * self._size:
             self._compact()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 
 LATENCY_BUCKETS_NS = tuple(
     int(seconds * 1e9)
@@ -29,6 +30,13 @@ class Histogram:
         """Count one value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
+
+    def observe_all(self, values: Sequence[int]) -> None:
+        """Count several values."""
+        bounds, counts = self.bounds, self.counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.total += sum(values)
 
     def cumulative(self, scale: float = 1.0) -> list[tuple[str, float]]:
         """Prometheus buckets: (upper bound by scale as text, values up to it), ending with +Inf."""

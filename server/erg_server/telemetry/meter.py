@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,23 +57,27 @@ class ModelMeter:
         """A request joined the queue."""
         self.pending += 1
 
-    def dequeued(self) -> None:
-        """A request left the queue, whichever way."""
-        self.pending -= 1
+    def dequeued(self, count: int = 1) -> None:
+        """Requests left the queue, whichever way."""
+        self.pending -= count
 
-    def succeeded(self, phases: Phases, rows: int) -> None:
-        """A request was answered. The compute times are its batch's, as in Triton's statistics."""
-        total_ns = phases.completed_ns - phases.arrival_ns
-        queue_ns = phases.dispatched_ns - phases.queued_ns
-        self.success_count += 1
-        self.success_ns += total_ns
+    def succeeded(self, batch: Sequence[Phases], rows: int) -> None:
+        """The requests of a batch were answered, `rows` rows in all.
+
+        Each one's compute times are the batch's, as in Triton's statistics.
+        """
+        totals_ns = [phases.completed_ns - phases.arrival_ns for phases in batch]
+        queues_ns = [phases.dispatched_ns - phases.queued_ns for phases in batch]
+        count, first = len(batch), batch[0]
+        self.success_count += count
+        self.success_ns += sum(totals_ns)
         self.rows += rows
-        self.queue_ns += queue_ns
-        self.compute_input_ns += phases.compute_input_ns
-        self.compute_infer_ns += phases.compute_infer_ns
-        self.compute_output_ns += phases.compute_output_ns
-        self.request_histogram.observe(total_ns)
-        self.queue_histogram.observe(queue_ns)
+        self.queue_ns += sum(queues_ns)
+        self.compute_input_ns += count * first.compute_input_ns
+        self.compute_infer_ns += count * first.compute_infer_ns
+        self.compute_output_ns += count * first.compute_output_ns
+        self.request_histogram.observe_all(totals_ns)
+        self.queue_histogram.observe_all(queues_ns)
 
     def failed(self, reason: FailureReason, duration_ns: int) -> None:
         """A request was refused, cancelled, or failed in its batch."""

@@ -33,7 +33,7 @@ class Answered:
             compute_infer_ns=self.compute_ns[1],
             compute_output_ns=self.compute_ns[2],
         )
-        meter.succeeded(phases, self.rows)
+        meter.succeeded([phases], self.rows)
 
     @property
     def total_ns(self) -> int:
