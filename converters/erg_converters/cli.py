@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from erg_server.errors import ErgError
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from erg_converters.settings import Recipe
 
 _RECIPE = click.argument("recipe", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 _TRUST = click.option(
@@ -156,20 +160,25 @@ def compare(one: Path, other: Path) -> None:
 
 
 def _run(recipe: Path, only: tuple[str, ...], cache: Path, *, trust: bool) -> None:
-    from erg_converters.recipe import read_recipe  # noqa: PLC0415
-
     with _told(recipe):
-        # Read first: a wrong recipe should not wait for PyTorch.
-        stated = read_recipe(recipe)
-        from erg_converters.explain import summary  # noqa: PLC0415
-        from erg_converters.pipeline import run_recipe  # noqa: PLC0415
-        from erg_converters.workspace import Workspace  # noqa: PLC0415
+        from erg_converters.interrupts import interrupted_by_sigterm  # noqa: PLC0415
+        from erg_converters.recipe import read_recipe  # noqa: PLC0415
 
-        space = Workspace(cache)
-        report = run_recipe(stated, Console(stderr=True), workspace=space, trust=trust, only=only)
-        _output().print(summary(report))
-        click.echo(f"report: {space.run_folder(stated.publish.name, stated.sha256)}")
-        click.echo(f"published {report.published}")
+        with interrupted_by_sigterm():
+            _convert(read_recipe(recipe), only, cache, trust=trust)
+
+
+def _convert(stated: Recipe, only: tuple[str, ...], cache: Path, *, trust: bool) -> None:
+    # After the recipe was read: a wrong one should not wait for PyTorch.
+    from erg_converters.explain import summary  # noqa: PLC0415
+    from erg_converters.pipeline import run_recipe  # noqa: PLC0415
+    from erg_converters.workspace import Workspace  # noqa: PLC0415
+
+    space = Workspace(cache)
+    report = run_recipe(stated, Console(stderr=True), workspace=space, trust=trust, only=only)
+    _output().print(summary(report))
+    click.echo(f"report: {space.run_folder(stated.publish.name, stated.sha256)}")
+    click.echo(f"published {report.published}")
 
 
 @contextmanager
@@ -183,11 +192,17 @@ def _told(recipe: Path | None = None) -> Iterator[None]:
         if not error.name or error.name.startswith("erg_"):
             raise
         raise click.ClickException(f"this needs {error.name}: pip install 'erg[convert]'") from error
-    except KeyboardInterrupt:
+    except OSError as error:
+        # The machine's fault: a folder that may not be written to, a disk that is full. Its words name no bug.
+        raise click.ClickException(": ".join(filter(None, [str(error.filename or ""), error.strerror]))) from error
+    except KeyboardInterrupt as error:
         if recipe is None:
             raise
-        click.echo(f"interrupted; nothing was published. Go on with: erg convert resume {recipe}", err=True)
-        raise SystemExit(130) from None
+        click.echo(f"interrupted; nothing half done was published. Go on with: erg convert resume {recipe}", err=True)
+        from erg_converters.interrupts import Terminated  # noqa: PLC0415
+
+        # As a shell tells the two signals apart.
+        raise SystemExit(143 if isinstance(error, Terminated) else 130) from None
 
 
 def _output() -> Console:

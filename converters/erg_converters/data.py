@@ -13,7 +13,7 @@ import numpy.typing as npt
 from erg_converters.data_checks import check_sample
 from erg_converters.data_readers import Raw, read_samples
 from erg_converters.errors import DataError
-from erg_converters.settings import DataSettings
+from erg_converters.settings import DataSettings, Recipe
 from erg_converters.sources.base import Array, Feed, InputSpec
 
 
@@ -74,6 +74,21 @@ def load_data(settings: DataSettings, inputs: Sequence[InputSpec], base: Path) -
         sha256=_digest(samples, rows),
         synthetic=settings.kind == "random",
     )
+
+
+def load_table(recipe: Recipe, name: str, inputs: Sequence[InputSpec]) -> Dataset | None:
+    """The data of the recipe's table `name`; None where it has no such table.
+
+    Raises:
+        DataError: as `load_data`, with the recipe's file and line.
+    """
+    settings: DataSettings | None = getattr(recipe, name)
+    if settings is None:
+        return None
+    try:
+        return load_data(settings, inputs, recipe.folder)
+    except DataError as error:
+        raise DataError(f"{recipe.lines.where(name, 0)}: [{name}] {error.message}") from error
 
 
 def _labels(rows: Sequence[Raw]) -> npt.NDArray[np.int64] | None:

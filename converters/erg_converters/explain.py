@@ -15,7 +15,8 @@ from rich.text import Text
 
 from erg_converters.chain import Chain
 from erg_converters.compare import compared_rows
-from erg_converters.data import load_data
+from erg_converters.data import load_table
+from erg_converters.fits import check_gate, check_machine
 from erg_converters.plan import CandidatePlan, Plan, plan
 from erg_converters.report import REPORT_FILENAME, Report, load_report
 from erg_converters.settings import DataSettings, Recipe
@@ -33,6 +34,7 @@ def explain_recipe(recipe: Recipe, cache: Path | None, console: Console, *, trus
         ConversionError: the model or the data cannot be loaded.
     """
     planned = plan(recipe)
+    check_machine(recipe)
     console.print(Text(f"What `erg convert run {recipe.path}` does", style="bold"))
     for number, line in enumerate(steps_of(planned), 1):
         console.print(f"  {number:2d}. {line}", markup=False)
@@ -124,12 +126,13 @@ def where_stopped(recipe: Recipe, cache: Path) -> str:
         return f"{recipe.path} was not run before as it stands; what is in the cache is used, the rest is done"
     report = load_report(file)
     good = [step for step in report.steps if step.status in {"done", "cached"}]
-    failed = next((step for step in report.steps if step.status == "failed"), None)
+    if report.published:
+        return f"the last run ended well and published {report.published}; what is in the cache is used"
+    # A candidate that failed before it did not stop the run: what stopped it is the last step.
+    failed = report.steps[-1] if report.steps and report.steps[-1].status == "failed" else None
     if failed is not None:
         what = f"{failed.candidate} · {failed.name}" if failed.candidate else failed.name
         return f"goes on from {what}, which ended with: {failed.message}; {len(good)} steps before it are kept"
-    if report.published:
-        return f"the last run ended well and published {report.published}; what is in the cache is used"
     return f"goes on after {good[-1].name}; {len(good)} steps are kept" if good else "starts at the beginning"
 
 
@@ -158,10 +161,8 @@ def summary(report: Report) -> Group:
 def _chain(recipe: Recipe, cache: Path, *, trust: bool) -> Chain:
     source = load_source(recipe, trust=trust)
     inputs = source.input_specs()
-    calibration, evaluation = (
-        None if data is None else load_data(data, inputs, recipe.folder)
-        for data in (recipe.calibration, recipe.evaluation)
-    )
+    calibration, evaluation = (load_table(recipe, name, inputs) for name in ("calibration", "evaluation"))
+    check_gate(recipe, source, evaluation)
     return Chain(
         workspace=Workspace(cache), source=source, inputs=inputs, calibration=calibration, evaluation=evaluation
     )

@@ -16,6 +16,7 @@ from erg_converters.locations import PACKAGE_PREFIX, find
 from erg_converters.settings import InputSettings, PublishSettings, Recipe, SourceKind, SourceSettings
 from erg_converters.sources.base import InputSpec, Source
 from erg_converters.sources.load import load_source
+from erg_converters.workspace import replace_text
 
 _CHECKPOINTS = frozenset({".safetensors", ".pt", ".pth", ".bin", ".ckpt"})
 _NOT_FOUND = "there is no {model}: name a transformers folder, an .onnx file, or package:NAME/INSIDE"
@@ -66,7 +67,7 @@ def write_recipe(
     source = load_source(recipe, trust=trust)
     found = Found(settings=settings, source=source, convolutional=_is_convolutional(source))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(recipe_text(found, repository, chosen), encoding="utf-8")
+    replace_text(path, recipe_text(found, repository, chosen))
     return path
 
 

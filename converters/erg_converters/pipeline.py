@@ -18,9 +18,11 @@ from rich.console import Console
 
 from erg_converters.candidate import Candidate, failure_of, variant_of
 from erg_converters.chain import Chain, processor_name
-from erg_converters.data import Dataset, load_data
+from erg_converters.data import Dataset, load_table
 from erg_converters.decision import Decision, Judging
-from erg_converters.interrupts import interrupted_by_sigterm, telling_full_disk
+from erg_converters.drawing import draw_report
+from erg_converters.fits import check_gate, check_machine
+from erg_converters.interrupts import ReportLostError, interrupted_by_sigterm, telling_full_disk
 from erg_converters.plan import Plan, plan
 from erg_converters.progress import Steps
 from erg_converters.publish import Publication, publish_version, published_already
@@ -52,9 +54,9 @@ class Conversion:
         self.workspace = workspace
         self.trust = trust
         self.judging = judging or _judge
-        self.steps = Steps(console)
         self.candidates = [Candidate(plan=each) for each in planned.candidates]
         self.folder = workspace.run_folder(self.recipe.publish.name, self.recipe.sha256)
+        self.steps = Steps(console, self._note)
         self.measurements: tuple[Measurement, ...] = ()
         self.decision = Decision(chosen="", reason="")
         self.published = ""
@@ -65,6 +67,7 @@ class Conversion:
     def run(self) -> Report:
         """Convert and publish; the report of what was done is written however it ends."""
         # Before hours are spent: what publication would refuse.
+        check_machine(self.recipe)
         settings = self.recipe.publish
         config = read_config(self.recipe.folder / settings.config) if settings.config else None
         check_config_place(settings, config)
@@ -76,14 +79,23 @@ class Conversion:
                 self._decide(judge)
                 self._publish(judge, chain, config)
         except BaseException:
-            # The first error is the one to tell, and the disk may be full.
-            with contextlib.suppress(OSError):
-                replace_text(self.folder / REPORT_FILENAME, dump_report(self.report()))
+            self._note()
             raise
         report = self.report()
-        replace_text(self.folder / REPORT_FILENAME, dump_report(report))
-        draw_report(report, self.folder)
+        try:
+            replace_text(self.folder / REPORT_FILENAME, dump_report(report))
+            draw_report(report, self.folder)
+        except OSError as error:
+            raise ReportLostError(
+                f"published {self.published}, but its report cannot be written to {self.folder} ({error.strerror}): "
+                f"make room there, then `erg convert resume {self.recipe.path}`"
+            ) from error
         return report
+
+    def _note(self) -> None:
+        """Leave the report as it stands; where the disk is full, what fills it is told by whoever needs the room."""
+        with contextlib.suppress(OSError):
+            replace_text(self.folder / REPORT_FILENAME, dump_report(self.report()), durable=False)
 
     def report(self) -> Report:
         """What was done so far."""
@@ -117,12 +129,13 @@ class Conversion:
             )
             step.figures = {"inputs": ", ".join(f"{spec.name} {list(spec.dims)}" for spec in inputs)}
         for name in ("calibration", "evaluation"):
-            settings = getattr(self.recipe, name)
-            if settings is not None:
+            if getattr(self.recipe, name) is not None:
                 with self.steps.step(f"load {name} data") as step:
-                    data = load_data(settings, inputs, self.recipe.folder)
+                    data = load_table(self.recipe, name, inputs)
+                    assert data is not None
                     setattr(self, name, data)
                     step.figures = {"samples": str(len(data)), "from": data.name}
+        check_gate(self.recipe, source, self.evaluation)
         return Chain(
             workspace=self.workspace,
             source=source,
@@ -180,7 +193,9 @@ class Conversion:
             if path is not None:
                 step.status = "cached"
             else:
-                path = publish_version(publication, chain.inputs, config)
+                repository = Path(self.recipe.publish.repository)
+                with telling_full_disk(self.workspace.root, self.recipe.path, writing=repository):
+                    path = publish_version(publication, chain.inputs, config)
             self.published = str(path)
             step.figures = {"version": path.name, "in": str(path.parent)}
 
@@ -233,15 +248,6 @@ def run_recipe(
     space = workspace if workspace is not None else Workspace(default_root())
     with interrupted_by_sigterm(), telling_full_disk(space.root, recipe.path):
         return Conversion(plan(recipe).only(only), space, console, trust=trust, judging=judging).run()
-
-
-def draw_report(report: Report, folder: Path) -> None:
-    """Write the front as PNG and everything as one HTML file beside the report."""
-    from erg_converters.html import write_html  # noqa: PLC0415  # matplotlib takes a second to import
-    from erg_converters.plots import draw_front  # noqa: PLC0415
-
-    draw_front(report, folder / "front.png")
-    write_html(report, folder / "report.html")
 
 
 def _judge(chain: Chain, recipe: Recipe) -> Judging:

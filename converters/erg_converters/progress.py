@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from erg_server.errors import ErgError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from erg_converters.report import Status, StepRecord
 
@@ -33,9 +34,10 @@ class RunningStep:
 
 
 class Steps:
-    """The steps of one run, in order."""
+    """The steps of one run, in order. `ended` is called after each, so that a run that is killed has left its trace."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, ended: Callable[[], None] = lambda: None) -> None:
+        self.ended = ended
         self.records: list[StepRecord] = []
         self.progress = Progress(
             SpinnerColumn(finished_text=" "),
@@ -43,6 +45,9 @@ class Steps:
             BarColumn(bar_width=16),
             TimeElapsedColumn(),
             console=console,
+            # Without a terminal rich would show its bars once, at the end; the lines of ended steps are all there is.
+            disable=not console.is_terminal,
+            transient=True,
         )
 
     @contextmanager
@@ -70,13 +75,16 @@ class Steps:
             )
             self.records.append(record)
             told = message or ", ".join(f"{key} {value}" for key, value in running.figures.items())
-            # Escaped: messages carry brackets, which rich would take for styles.
-            told = told.replace("[", r"\[")
-            mark = f"[{_COLOURS[running.status]}]{running.status}[/]"
-            self.progress.update(
-                running.task, total=1, completed=1, description=f"{label} {mark}{': ' if told else ''}{told}"
-            )
+            self.progress.remove_task(running.task)
+            self._tell(label, running.status, f"{record.seconds:.1f} s", told)
+            self.ended()
 
     def skip(self, name: str, candidate: str, why: str) -> None:
         """Record a step that will not be run."""
         self.records.append(StepRecord(name=name, candidate=candidate, status="skipped", message=why))
+        self._tell(f"{candidate}: {name}" if candidate else name, "skipped", "", why)
+
+    def _tell(self, label: str, status: str, took: str, told: str) -> None:
+        """One line for good, above the bars that move; whole, since logs of machines without a terminal keep it."""
+        line = Text.assemble(f"{label} ", (status, _COLOURS[status]), f" {took}".rstrip(), f": {told}" if told else "")
+        self.progress.console.print(line, soft_wrap=True, highlight=False)

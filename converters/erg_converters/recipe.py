@@ -76,7 +76,7 @@ def read_recipe(path: Path) -> Recipe:
     for name in _REQUIRED:
         if name not in tables:
             raise RecipeError(f"{path}: table [{name}] is missing; `erg convert init MODEL` writes a whole recipe")
-    recipe = Recipe(**tables, path=path, sha256=hashlib.sha256(raw).hexdigest())
+    recipe = Recipe(**tables, path=path, sha256=hashlib.sha256(raw).hexdigest(), lines=lines)
     check_recipe(recipe, lines)
     return recipe
 

@@ -32,8 +32,8 @@ def check_recipe(recipe: Recipe, lines: Lines) -> None:
         if not values:
             raise place.error(key, "is empty: nothing would be measured")
     for device in recipe.measure.devices:
-        if device not in {"cpu", "gpu"}:
-            raise place.error("devices", f"names 'cpu' and 'gpu', not '{device}'")
+        if device != "cpu":
+            raise place.error("devices", f"names 'cpu': conversions judge and time on no other device, not '{device}'")
     try:
         check_name(recipe.publish.name)
     except ErgError as error:

@@ -8,7 +8,7 @@ from dataclasses import field as key
 from pathlib import Path
 from typing import Any, Literal
 
-from erg_converters.tables import Place, doc
+from erg_converters.tables import Lines, Place, doc
 
 SourceKind = Literal["transformers", "torch", "onnx"]
 Task = Literal["", "sentence-embedding", "feature-extraction"]
@@ -193,7 +193,9 @@ class MeasureSettings:
     )
     rounds: int = key(default=7, metadata=doc("every variant is timed once a round; the least counts", low=1))
     threads: int = key(default=1, metadata=doc("threads of the backend", low=1))
-    devices: tuple[str, ...] = key(default=("cpu",), metadata=doc("target devices"))
+    devices: tuple[str, ...] = key(
+        default=("cpu",), metadata=doc("target devices: 'cpu', the one that conversions measure")
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +247,12 @@ class Recipe:
     gate: GateSettings = GateSettings()
     measure: MeasureSettings = MeasureSettings()
     choose: ChooseSettings = ChooseSettings()
+    lines: Lines = key(default=Lines("", ""), compare=False, repr=False)
+    """Finds keys in the file, for messages."""
+
+    def place(self, table: str) -> Place:
+        """Where a table stands."""
+        return Place(lines=self.lines, table=table)
 
     @property
     def folder(self) -> Path:

@@ -172,22 +172,26 @@ class ResumeStore(MutableMapping[str, Any]):
         return len(self._values)
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a file so that readers find the old text or the new one; raises OSError with nothing changed."""
+def replace_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write a file so that readers find the old text or the new one; raises OSError with nothing changed.
+
+    Not `durable`, it outlives the process but perhaps not a crash of the machine, and takes no wait for the disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     staging = Path(name)
     try:
         os.close(descriptor)
-        _write_text(staging, text)
+        _write_text(staging, text, durable=durable)
         staging.replace(path)
     except BaseException:
         staging.unlink(missing_ok=True)
         raise
 
 
-def _write_text(path: Path, text: str) -> None:
+def _write_text(path: Path, text: str, *, durable: bool = True) -> None:
     with path.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())

@@ -167,6 +167,10 @@ def test_resume_tells_where_the_last_run_stopped(bert_recipe, tmp_path):
     told = report_of(bert_recipe, tmp_path, steps=(done, failed))
     assert "goes on from int8 · quantize_static, which ended with: the disk is full; 1 steps" in told
     assert "goes on after export_onnx" in report_of(bert_recipe, tmp_path, steps=(done,))
+    # One that failed before the run was killed, or before it published, is not where it stopped.
+    gate = StepRecord(name="gate", candidate="bf16", status="done")
+    assert "goes on after gate" in report_of(bert_recipe, tmp_path, steps=(done, failed, gate))
+    assert "published repo/m/3" in report_of(bert_recipe, tmp_path, steps=(done, failed), published="repo/m/3")
     assert "published repo/m/3" in report_of(bert_recipe, tmp_path, steps=(done,), published="repo/m/3")
 
 

@@ -252,6 +252,17 @@ def test_a_full_disk_ends_the_run_with_the_cache_usable(runs: Runs, monkeypatch:
     assert (found["export_onnx"], found["slim optimize_onnx"]) == ("cached", "done")
 
 
+def test_a_run_that_is_killed_has_left_where_it_was(runs: Runs) -> None:
+    seen: list[list[str]] = []
+
+    def look(question: str) -> None:
+        if question == "measure":
+            seen.append([step.name for step in runs.report().steps])
+
+    runs(during=look)
+    assert seen[0][-2:] == ["gate", "gate"]
+
+
 def test_a_failing_export_ends_the_run_with_its_reason(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> Path:
         raise PassError("it cannot be exported")

@@ -67,7 +67,7 @@ def test_whole_numbers_stand_for_numbers_and_lists_become_tuples(tmp_path):
         (SMALL + "[measure]\nbatch_sizes = []", r":8: measure.batch_sizes is empty"),
         (SMALL + "[measure]\nbatch_sizes = 8", r":8: measure.batch_sizes takes a list, not 8"),
         (SMALL + "[measure]\nrounds = true", r":8: measure.rounds takes a whole number, not True"),
-        (SMALL + "[measure]\ndevices = ['tpu']", r":8: measure.devices names 'cpu' and 'gpu', not 'tpu'"),
+        (SMALL + "[measure]\ndevices = ['tpu']", r":8: measure.devices names 'cpu'.*, not 'tpu'"),
         (SMALL.replace("name", "nme"), r"recipe.toml:6: publish.nme is unknown; did you mean 'name'\?"),
         (SMALL.replace('"m"', '"../m"'), r"recipe.toml:6: publish.name is no model name"),
         ("[publish]\nrepository = 'r'\nname = 'n'", r"table \[source\] is missing; `erg convert init MODEL`"),

@@ -315,6 +315,27 @@ def built(size: int) -> onnx.ModelProto:
     return model(nodes, [shape])
 
 
+def summed() -> list[onnx.NodeProto]:
+    return [helper.make_node("ReduceSum", ["c"], ["r"], keepdims=0), helper.make_node("Add", ["x", "r"], ["y"])]
+
+
+def multiplied() -> onnx.ModelProto:
+    """A shape that the graph computes: 4096 x 4096 along each of two axes."""
+    side = onnx.numpy_helper.from_array(np.array([1 << 12, 1 << 12], np.int64), "side")
+    nodes = [helper.make_node("Mul", ["side", "side"], ["s"]), helper.make_node("ConstantOfShape", ["s"], ["c"])]
+    return model([*nodes, *summed()], [side])
+
+
+def counted() -> onnx.ModelProto:
+    """A range of ten thousand million numbers out of three."""
+    ends = [
+        onnx.numpy_helper.from_array(np.array(value, np.float32), name)
+        for name, value in (("from", 0), ("to", 1e10), ("by", 1))
+    ]
+    nodes = [helper.make_node("Range", ["from", "to", "by"], ["c"])]
+    return model([*nodes, *summed()], ends)
+
+
 @pytest.mark.parametrize(
     ("proto", "told"),
     [
@@ -327,6 +348,8 @@ def built(size: int) -> onnx.ModelProto:
         (bomb(), "with its functions written out it has"),
         (model([call("own", "a")], [], functions=[function("a", "b"), function("b", "a")]), "calls itself"),
         (built(1 << 20), "ConstantOfShape '' builds a tensor of [1048576, 1048576]"),
+        (multiplied(), "tensor 'c' would have [16777216, 16777216]; at most"),
+        (counted(), "tensor 'c' would have [10000000000]; at most"),
         (model(shape=(3, 4)), "has a fixed batch of 3"),
         (model([helper.make_node("Identity", ["w"], ["y"])], shape=()), "is a scalar"),
     ],

@@ -20,7 +20,7 @@ import onnx
 from erg_server.repository.onnx_safety import check_external_data, read_onnx
 
 from erg_converters.artifact import Artifact, Format
-from erg_converters.errors import ParityError, PassError
+from erg_converters.errors import ParityError, PassError, PromiseError
 from erg_converters.passes import promises
 from erg_converters.passes.base import Pass, PassContext
 from erg_converters.passes.parity import Array, Parity, check_parity, parity_sizes
@@ -89,7 +89,10 @@ class ExportOnnx(Pass[ExportSettings]):
         opset = promises.opset_of(model)
         path.write_bytes(model.SerializeToString())
         # Before any runtime loads it: what it is must be known to be sound.
-        promises.check(path, Format.ONNX, promises.promised_by_file(path))
+        try:
+            promises.check(path, Format.ONNX, promises.promised_by_file(path))
+        except PromiseError as error:
+            raise PassError(f"{file} has no place here: {error.message}") from error
         self.figures["opset"] = str(opset)
         if opset < promises.CANONICAL_OPSET:
             converted = path.with_name("converted.onnx")

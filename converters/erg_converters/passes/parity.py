@@ -108,7 +108,10 @@ def _difference(name: str, got: Array, expected: Array, shape: str, bound: float
         return 0.0
     if not np.isfinite(got).all():
         whose = "the source's own" if not np.isfinite(expected).all() else "the ONNX file's"
-        raise ParityError(f"at {shape} {whose} output '{name}' has values that are not finite")
+        raise ParityError(
+            f"at {shape} {whose} output '{name}' has values that are not finite, with which nothing can be compared; "
+            "look for weights that are not finite, and for logarithms or roots of what may be below 0"
+        )
     difference = float(np.abs(got.astype(np.float64) - expected).max()) if got.size else 0.0
     if not difference <= bound:
         raise ParityError(

@@ -10,6 +10,7 @@ from typing import Any
 
 from erg_converters.errors import PassError
 from erg_converters.passes.base import Pass
+from erg_converters.tables import suggestion
 
 ENTRY_POINT_GROUP = "erg.passes"
 
@@ -49,4 +50,4 @@ def pass_class(name: str) -> type[Pass[Any]]:
         raise PassError(
             f"pass '{name}' needs {error.name or error}, which is not installed: pip install 'erg[convert]'"
         ) from error
-    raise PassError(f"no pass is called '{name}'; installed are {', '.join(pass_names())}")
+    raise PassError(f"no pass is called '{name}'{suggestion(name, pass_names())}")

@@ -20,6 +20,15 @@ def load_source(recipe: Recipe, *, trust: bool = False) -> Source:
         TrustError: it is a pickle that can only be loaded by running it.
         SourceError: it is not there, broken, hostile, or not what its kind says.
     """
+    try:
+        return _load(recipe, trust=trust)
+    except SourceError as error:
+        if not recipe.lines.name:
+            raise
+        raise type(error)(f"{recipe.lines.where('source', 0)}: {error.message}") from error
+
+
+def _load(recipe: Recipe, *, trust: bool) -> Source:
     settings, inputs = recipe.source, tuple(_spec(item) for item in recipe.inputs)
     # Each is imported only when it is asked for: an ONNX file wants no PyTorch.
     try:

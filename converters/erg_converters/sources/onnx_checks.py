@@ -62,6 +62,7 @@ def _checked(path: Path) -> onnx.ModelProto:
         first = str(error).strip().splitlines()[0]
         cycle = "; there is a cycle, or the nodes are out of order" if "topolog" in first else ""
         raise SourceError(f"{path}: ONNX's checker refuses it: {first}{cycle}") from error
+    _check_inferred(model, path)
     return model
 
 
@@ -148,6 +149,31 @@ def _built(model: onnx.ModelProto) -> Iterator[tuple[str, list[int]]]:
             small = shape is not None and math.prod(shape.dims) <= 64 and shape.data_type == onnx.TensorProto.INT64
             if shape is not None and small and shape.data_location != onnx.TensorProto.EXTERNAL:
                 yield f"{node.op_type} '{node.name}'", [int(size) for size in onnx.numpy_helper.to_array(shape).flat]
+
+
+def _check_inferred(model: onnx.ModelProto, path: Path) -> None:
+    """Bound the tensors whose sizes follow from the file alone, however it computes them: Range, products of shapes."""
+    light = onnx.ModelProto()
+    light.CopyFrom(model)
+    graph = light.graph
+    # Weights tell their shapes without their values; only small ones are values that shapes are computed from.
+    large = [tensor for tensor in graph.initializer if math.prod(tensor.dims) > 64]
+    known = {value.name for value in graph.input}
+    for tensor in large:
+        if tensor.name not in known:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+        graph.initializer.remove(tensor)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        # Shapes that contradict each other: the runtime, whose own inference this is not, has the last word.
+        return
+    for value in (*inferred.graph.value_info, *inferred.graph.output):
+        dims = [dim.dim_value if dim.HasField("dim_value") else 1 for dim in value.type.tensor_type.shape.dim]
+        if math.prod(dims) > MAX_CONSTANT_ELEMENTS:
+            raise SourceError(
+                f"{path}: tensor '{value.name}' would have {dims}; at most {MAX_CONSTANT_ELEMENTS} elements a sample"
+            )
 
 
 def _check_functions(model: onnx.ModelProto, path: Path) -> None:

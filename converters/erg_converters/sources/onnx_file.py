@@ -87,7 +87,14 @@ class OnnxSource:
 
     def run(self, feed: Feed) -> list[Array]:
         """ONNX Runtime's answer on the CPU."""
-        answers: list[Array] = self.session.run(list(self.output_names), dict(feed))
+        try:
+            answers: list[Array] = self.session.run(list(self.output_names), dict(feed))
+        except Exception as error:
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())
+            raise SourceError(
+                f"{self.path}: ONNX Runtime does not run it on {shapes}: {str(error).splitlines()[0][:300]}; export "
+                "the model with the sizes fixed that it cannot vary"
+            ) from error
         return answers
 
 

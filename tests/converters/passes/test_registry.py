@@ -54,6 +54,6 @@ def test_a_pass_whose_package_is_missing_says_which() -> None:
         registry.pass_class("broken")
 
 
-def test_an_unknown_pass_is_answered_with_those_there_are() -> None:
-    with pytest.raises(PassError, match="no pass is called 'quantise'; installed are convert_float16"):
+def test_an_unknown_pass_is_answered_with_the_one_that_was_meant() -> None:
+    with pytest.raises(PassError, match="no pass is called 'quantise'; did you mean 'quantize_static'"):
         registry.pass_class("quantise")

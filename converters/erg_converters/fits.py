@@ -1,0 +1,55 @@
+"""Checks that a recipe asks for what its model, its data and this machine have: before hours are spent, not after.
+
+Each of these would fail every candidate alike, and the source would then be published as if it had won.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from erg_converters.data import Dataset
+from erg_converters.settings import Recipe
+from erg_converters.sources.base import Source
+from erg_converters.tables import suggestion
+
+_LEAST_SAMPLES = {"spearman": 3}
+
+
+def check_machine(recipe: Recipe) -> None:
+    """Check threads and repository.
+
+    Raises:
+        RecipeError: more threads than cores to run on, or a repository that nothing can be written into.
+    """
+    cores = len(os.sched_getaffinity(0))
+    if recipe.measure.threads > cores:
+        raise recipe.place("measure").error(
+            "threads", f"is {recipe.measure.threads}, and this machine lets the conversion use {cores}"
+        )
+    repository = Path(recipe.publish.repository)
+    there = next(path for path in (repository, *repository.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise recipe.place("publish").error(
+            "repository", f"is {repository}, and {there} is no folder that may be written to; name another"
+        )
+
+
+def check_gate(recipe: Recipe, source: Source, evaluation: Dataset | None) -> None:
+    """Check that the gate's metric and output can be computed.
+
+    Raises:
+        RecipeError: the metric needs labels or more samples, or the model has no such output.
+    """
+    gate, place = recipe.gate, recipe.place("gate")
+    if gate.output and gate.output not in source.output_names:
+        raise place.error("output", f"is '{gate.output}', no output{suggestion(gate.output, source.output_names)}")
+    if evaluation is None:
+        return
+    if gate.metric == "top1" and evaluation.labels is None:
+        raise place.error(
+            "metric", 'is top1, which needs labels, and the evaluation data has none; "agreement" needs none'
+        )
+    least = _LEAST_SAMPLES.get(gate.metric, 1)
+    if len(evaluation) < least:
+        raise place.error("metric", f"is {gate.metric}, which needs {least} samples, and there is {len(evaluation)}")
