@@ -93,7 +93,7 @@ def check(raw: bytes) -> None:
 
 
 async def _play(loop: SteppedLoop, script: Script, how: int) -> None:
-    session = Session(loop, LIMITS[how % 3])
+    session = Session(loop, LIMITS[how % 3], client_streaming=how % 3 < 2)
     encoder = hpack.Encoder()
     if how & 16:
         session.deliver(GREETING)

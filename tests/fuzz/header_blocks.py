@@ -20,8 +20,9 @@ with fuzzer.instrumented(__name__):
 
     from tests.server.transports.grpc.peer import REQUEST
 
-LIMIT_BYTES = 3000
+LIMIT_BYTES = 1000
 CONNECTIONS = 3
+MOST_BLOCK_BYTES = 300
 FIELDS: list[tuple[str, str]] = [
     *REQUEST,
     ("grpc-timeout", "1S"),
@@ -29,8 +30,8 @@ FIELDS: list[tuple[str, str]] = [
     ("x-id", "1"),
     ("x-id", "2"),
     ("x-bin", "AAEC"),
-    ("x-long", "z" * 300),
-    ("x-longer", "w" * 1200),
+    ("x-long", "z" * 100),
+    ("x-longer", "w" * 400),
     ("", ""),
     ("connection", "close"),
     (":path", "/again"),
@@ -77,7 +78,9 @@ def check(raw: bytes) -> None:
     script = Script(raw)
     # So small that results and tables are forgotten all the time.
     most, most_bytes = script.byte() % 8 + 1, script.one_of([16 << 20, 5000, 1200])
-    with mock.patch.multiple(header_blocks, _MAX_KEPT=most, _MAX_BEHIND=most, _MAX_KEPT_BYTES=most_bytes):
+    with mock.patch.multiple(
+        header_blocks, _MAX_KEPT=most, _MAX_BEHIND=most, _MAX_KEPT_BYTES=most_bytes, _MAX_KEPT_BLOCK=MOST_BLOCK_BYTES
+    ):
         cache = HeaderCache()
         links = [Link(cache) for _ in range(CONNECTIONS)]
         blocks = [b""]
@@ -121,6 +124,7 @@ def _block(step: int, script: Script, link: Link, blocks: list[bytes]) -> bytes 
 
 def _check_bounds(cache: HeaderCache, links: list[Link], most: int) -> None:
     assert len(cache.results) <= most
+    assert all(len(block) <= MOST_BLOCK_BYTES for _, block in cache.results)
     assert len(cache._numbers) <= most
     assert all(len(link.cached._behind) < max(most, 1) for link in links)
 

@@ -32,8 +32,8 @@ from tests.server.transports.builders import add_input, infer_message
 from tests.server.transports.grpc.peer import REQUEST, message, raw_frame
 from tests.server.transports.grpc.served import STREAM, infer
 
-TIGHT, LOOSE = 18, 16
-"""A session that begins with a greeting, under the tight limits or the server's own."""
+TIGHT, LOOSE, ONE_MESSAGE = 18, 16, 17
+"""Sessions that begin with a greeting: under tight limits, the server's own, and where streams take one message."""
 PLAIN_TIGHT, PLAIN_LOOSE = 48, 112
 """Bytes of a connection after a greeting; the second lets calls run between pieces."""
 
@@ -56,6 +56,9 @@ def frames_seeds() -> dict[str, bytes]:
         "unary-calls-in-pieces": bytes((TIGHT,)) + b"".join(step(CALL, n, n, n, cut=3 + n) for n in range(5)),
         "streamed-messages": bytes((TIGHT,)) + step(HEADERS, 0, 0, 1) + b"".join(
             step(DATA, 0, end, body) for end, body in ((0, 1), (0, 6), (0, 7), (0, 8), (1, 0))),
+        "one-message-of-a-stream": bytes((ONE_MESSAGE,)) + step(HEADERS, 0, 0, 1) + step(DATA, 0, 0, 1)
+        + step(HEADERS, 1, 0, 1) + step(DATA, 1, 0, 8) + step(SETTING, 4, 0)
+        + step(HEADERS, 2, 0, 1) + step(DATA, 2, 0, 1) * 2,
         "compressed": bytes((LOOSE,)) + step(CALL, 0, 2, 4) + step(CALL, 1, 3, 4) + step(CALL, 2, 2, 13),
         "compressed-over-the-limit": bytes((TIGHT,)) + step(CALL, 0, 2, 5) + step(CALL, 1, 3, 5) + step(CALL, 2, 0, 4),
         "padded": bytes((TIGHT,)) + step(HEADERS, 0, 0, 0) + step(DATA, 0, 8, 2, 40, cut=5) + step(DATA, 0, 9, 0, 3),
@@ -63,6 +66,8 @@ def frames_seeds() -> dict[str, bytes]:
         + step(HEADERS, 1, 6, 1) + step(DATA, 1, 1, 8),
         "closed-windows": bytes((TIGHT,)) + step(SETTING, 4, 0) + calls + step(WINDOW, 0, 2) + step(WINDOW, 0, 4)
         + step(SETTING, 4, 7) + step(WINDOW, 100, 6),
+        "shut-streams": bytes((TIGHT,)) + step(SETTING, 4, 2) + step(CALL, 0, 0, 1) + step(CALL, 1, 1, 1)
+        + step(SETTING, 4, 0) + step(WINDOW, 0, 3) + step(WINDOW, 1, 1),
         "windows-too-large": bytes((TIGHT,)) + step(HEADERS, 0, 0, 0) + step(WINDOW, 0, 11) + step(WINDOW, 100, 11),
         "small-frames-large-answer": bytes((LOOSE,)) + step(SETTING, 5, 6) + step(CALL, 0, 0, 3) + step(SETTING, 1, 0)
         + step(CALL, 1, 0, 3),
@@ -71,6 +76,7 @@ def frames_seeds() -> dict[str, bytes]:
         + step(TAKE, 0, 200) + step(READY),
         "stalled-for-ever": bytes((TIGHT,)) + step(STALL, 0) + calls + step(PASS, 5) * 2,
         "many-pings-while-stalled": bytes((LOOSE,)) + step(STALL, 1) + frame(6, 0, 100, b"12345678") * 70 + step(READY),
+        "ping-of-another-size": bytes((TIGHT,)) + frame(6, 0, 100, b"1234567"),
         "ping-flood": bytes((TIGHT,)) + frame(6, 0, 100, b"12345678") * 14,
         "rapid-reset": bytes((TIGHT,)) + b"".join(step(HEADERS, n, 0, 0) + frame(3, 0, n, bytes(4)) for n in range(8)),
         "continuation-flood": bytes((TIGHT,)) + frame(1, 0, 0, b"\0\1a\1b") + frame(9, 0, 0, b"\0\1a\1b") * 4,
@@ -116,6 +122,7 @@ def header_block_seeds() -> dict[str, bytes]:
     def raw(link: int, block: bytes) -> bytes:
         return bytes((link, len(block))) + block
 
+    wide = b"\x40\x01a\x50" + b"v" * 80
     again = b"".join(bytes((0x20 | link, at)) for at in (1, 2, 3, 1) for link in (0, 3 * 5 + 1, 0))
     return {
         "one-client": b"\7\0" + fields(0, 8, 6) + fields(0, 8, 6) + fields(0, 8, 8) + fields(0, 40, 9, 10),
@@ -126,6 +133,13 @@ def header_block_seeds() -> dict[str, bytes]:
         "changed": b"\7\0" + fields(0, 8, 8) + b"".join(bytes((0x30, 1, at, 0x90 + at)) + again[:2] for at in range(6)),
         "over-the-limit": b"\7\0" + fields(0, 8, 12, 12, 12) + fields(1, 8, 12, 11) + fields(1, 8, 12, 12, 11),
         "raw": b"\7\0" + raw(0, b"\x82\x86\x84\xbe") + raw(1, b"\x40\x01a\x01b\xbe") + raw(1, b"\xbe"),
+        "equal-entries-in-tables-of-two-sizes": b"\7\0"
+        + raw(0, b"\x3f\x21\x82")
+        + raw(1, b"\x00\x01a\x01b")
+        + raw(0, wide)
+        + raw(1, wide)
+        + raw(1, b"\xbe")
+        + raw(0, b"\xbe"),
         "table-update": b"\7\0" + raw(0, b"\x20\x40\x01a\x01b") + raw(0, b"\x3f\xe1\x1f\x82") + raw(1, b"\x3f\xff\x7f"),
         "huge-integers": b"\7\0" + raw(0, b"\xff" * 30) + raw(1, b"\x7f" + b"\xff" * 9 + b"\x01") + raw(2, b"\x00\xff"),
     }
@@ -181,6 +195,7 @@ def message_seeds() -> dict[str, bytes]:
         "deflate": start(2, 4, 1) + item(0xF9, b"zip") + item(9 | 4, b""),
         "at-the-limit": start(0, 2, 9) + item(8 | 4, b"y" * 40) + item(8 | 4, b"y" * 41),
         "expands-too-far": start(2, 4) + item(0xF9, b"\0" * 200),
+        "expands-more-than-its-size-allows": start(2, 4) + item(0x39, b"\0" * 200),
         "expands-over-the-limit": start(1, 2) + item(17, b"b" * 30),
         "not-announced": start(0, 3, 6) + item(8 | 2, b"abc"),
         "damaged": start(1, 3) + item(17 | 2, b"abcabc", 12, 1, 7, 1),

@@ -62,11 +62,11 @@ class Errors(logging.Handler):
 class Session:
     """Echo over one connection. `step` follows each thing that happens and checks all that can be said of it."""
 
-    def __init__(self, loop: SteppedLoop, limits: Limits) -> None:
+    def __init__(self, loop: SteppedLoop, limits: Limits, *, client_streaming: bool) -> None:
         self.loop = loop
         self.clock: ManualClock = loop.clock
         self.limits = limits
-        self.transport = transport(limits=limits, clock=loop.clock)
+        self.transport = transport(limits=limits, clock=loop.clock, client_streaming=client_streaming)
         self.protocol = ConnectionProtocol(self.transport)
         self.view = WireView()
         self.socket = FakeSocket(loop, self.protocol, self.view.came)

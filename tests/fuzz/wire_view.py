@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import hpack
@@ -26,6 +27,7 @@ from erg_server.transports.grpc.frames import (
     parse_settings,
 )
 
+SIZES = {RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
 OWN_RESETS = {ErrorCode.NO_ERROR, ErrorCode.ENHANCE_YOUR_CALM}
 """Of streams that are answered early, or that the server gives up: no peer brings these about by what it sends."""
 
@@ -52,7 +54,9 @@ class WireView:
         self._answers: dict[int, Answer] = {}
         self._window = self._initial = DEFAULT_WINDOW
         self._frame_bytes = DEFAULT_FRAME_BYTES
-        self._settings = self._pings = 0
+        self._pings = 0
+        # Of each SETTINGS that is not acknowledged: with that, the server says from where on it holds.
+        self._stated: deque[dict[int, int]] = deque()
         self._data_bytes = 0
         self._decoder = hpack.Decoder()
         self._greeted = False
@@ -95,12 +99,7 @@ class WireView:
             else:
                 self._window += credit
         elif kind == SETTINGS and not flags & ACK and len(payload) % 6 == 0:
-            self._settings += 1
-            for key, value in parse_settings(payload):
-                if key == Setting.INITIAL_WINDOW_SIZE:
-                    self._initial = max(self._initial, value)
-                elif key == Setting.MAX_FRAME_SIZE:
-                    self._frame_bytes = max(self._frame_bytes, value)
+            self._stated.append(dict(parse_settings(payload)))
 
     def came(self, raw: bytes) -> None:
         """Bytes of the server; raises AssertionError for any that it may not send."""
@@ -115,6 +114,7 @@ class WireView:
             del self._received[: 9 + size]
             assert not self._over, "a frame after the GOAWAY that ends the connection"
             assert size <= self._frame_bytes
+            assert size == SIZES.get(kind, size)
             assert self._greeted or (kind, flags) == (SETTINGS, 0), "the first frame is not SETTINGS"
             assert self._block is None or (kind, number) == (CONTINUATION, self._block[0])
             self._take(kind, flags, number, payload)
@@ -147,9 +147,11 @@ class WireView:
             if number:
                 self._open(number)
         elif kind == SETTINGS and flags & ACK:
-            self._settings -= 1
+            assert self._stated, "an acknowledgement of nothing"
+            stated = self._stated.popleft()
+            self._initial = stated.get(Setting.INITIAL_WINDOW_SIZE, self._initial)
+            self._frame_bytes = stated.get(Setting.MAX_FRAME_SIZE, self._frame_bytes)
             self.costs += 1
-            assert self._settings >= 0, "an acknowledgement of nothing"
         elif kind == PING and flags & ACK:
             self._pings -= 1
             self.costs += 1
