@@ -6,10 +6,10 @@ import enum
 import heapq
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from erg_server.repository.spec import BatchingPolicy, ModelSpec, PaddingRule
 from erg_server.scheduling.request_queue import Bucket, QueuedRequest, RequestQueue, RequestState
-
 
 _RUNNING = RequestState.RUNNING
 
@@ -29,8 +29,7 @@ class Release(enum.StrEnum):
     """The version is being drained."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """A batch may go now, of at most `limit_rows` of the `waiting_rows` that share `key`."""
 
     level: int

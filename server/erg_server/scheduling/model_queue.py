@@ -28,7 +28,9 @@ class ModelQueue:
     batcher: DynamicBatcher
     keeps_order: bool = field(init=False)
     latency: LatencyModel = field(default_factory=LatencyModel)
+    # Batches that workers hold, and their rows.
     running: int = 0
+    running_rows: int = 0
     # Until when waiting requests are gathered for the next batch, because one that is short is under way.
     gather_until_ns: int = 0
     # Rows that each worker, by name, runs or has staged.

@@ -29,8 +29,8 @@ _WHEN_TOLD_NS = sys.maxsize
 """No time brings it about: a worker will say when it has a slot."""
 
 HANDOVER_NS = 100_000
-"""About what a batch costs beside its model: front and worker wake for it, which took 270 µs of CPU here for batches of a
-few rows (docs/benchmarks.md). Batches that run shorter than that are worth gathering, not spreading."""
+"""About what a batch costs beside its model: front and worker wake for it, which took 270 µs of CPU here for batches of
+a few rows (docs/benchmarks.md). Batches that run shorter than that are worth gathering, not spreading."""
 _LATE_NS = 3 * HANDOVER_NS
 """How long a short batch is waited for; then something else holds its worker up."""
 
@@ -178,7 +178,7 @@ class Scheduler:
 
     def _place(self, queue: ModelQueue, ready: Ready, now_ns: int) -> int | None:
         """Give one batch to the best worker. None if it went; otherwise when to look again."""
-        if queue.gather_until_ns > now_ns and queue.running and ready.waiting_rows < ready.limit_rows:
+        if queue.gather_until_ns > now_ns and ready.waiting_rows < min(ready.limit_rows, queue.running_rows):
             return queue.gather_until_ns
         able = self._ledger.able(queue.handle)
         worker = self._ledger.soonest(able)
@@ -246,12 +246,14 @@ class Scheduler:
         # than two that are handed over apart.
         queue.gather_until_ns = now_ns + _LATE_NS if batch.predicted_ns < HANDOVER_NS else 0
         queue.running += 1
+        queue.running_rows += rows
         queue.held_rows[worker.name] = queue.held_rows.get(worker.name, 0) + rows
 
     def _on_done(
         self, queue: ModelQueue, worker: SchedulableWorker, batch: DispatchedBatch, result: BatchResult | ErgError
     ) -> None:
         queue.running -= 1
+        queue.running_rows -= batch.rows
         queue.held_rows[worker.name] -= batch.rows
         if isinstance(result, ErgError):
             for entry in batch.entries:

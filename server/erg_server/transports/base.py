@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen, which would make making one, as each call does, twice as slow; nothing changes one.
+@dataclass(slots=True, kw_only=True)
 class CallContext:
     """What a method may know of its call.
 

@@ -28,6 +28,8 @@ MAX_FORMS = 4096
 _NAME, _VERSION, _ID, _RAW_INPUT, _RAW_OUTPUT = 0x0A, 0x12, 0x1A, b"\x3a", b"\x32"
 """Tags of the fields of ModelInferRequest and ModelInferResponse that are read and written here."""
 
+_RAW_OUTPUT_SIZES = [_RAW_OUTPUT + bytes((size,)) for size in range(128)]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RequestForm:
@@ -145,14 +147,12 @@ class ResponseWriter:
         Raises:
             InvalidArgumentError: an output does not fit the part of the region it was asked to go to.
         """
-        if response.parameters or any(REGION in output.parameters for output in asked):
+        if response.parameters or (asked and any(REGION in output.parameters for output in asked)):
             return [encode_response(response, asked, self._regions).SerializeToString()]
         outputs = response.outputs
-        key = (
-            response.model_name,
-            response.model_version,
-            *[(tensor.name, tensor.datatype.wire_id, tensor.shape) for tensor in outputs],
-        )
+        key: tuple[object, ...] = response.model_name, response.model_version
+        for tensor in outputs:
+            key += tensor.name, tensor.datatype.wire_id, tensor.shape
         head = self._heads.get(key)
         if head is None:
             head = self._keep_head(key, response)
@@ -162,7 +162,8 @@ class ResponseWriter:
             parts.append(b"\x1a" + varint(len(number)) + number)
         for tensor in outputs:
             data: Buffer = tensor.data
-            parts.append(_RAW_OUTPUT + varint(len(data)))
+            size = len(data)
+            parts.append(_RAW_OUTPUT_SIZES[size] if size < 128 else _RAW_OUTPUT + varint(size))
             parts.append(data if type(data) is bytes else memoryview(data))
         return parts
 

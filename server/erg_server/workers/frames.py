@@ -36,9 +36,12 @@ class Kind(enum.IntEnum):
     FAILED = 9
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SlotTensor:
-    """A tensor in a slot: its position in the model's signature, and where its bytes are from the slot's start."""
+    """A tensor in a slot: its position in the model's signature, and where its bytes are from the slot's start.
+
+    Nothing changes one. It is not frozen because that makes making one several times as slow.
+    """
 
     index: int
     datatype: DataType

@@ -10,8 +10,10 @@ from erg_server.transports.grpc.frames import (
     ACK,
     CONTINUATION,
     DATA,
+    END_HEADERS,
     HEADERS,
     PADDED,
+    PRIORITY_FLAG,
     PUSH_PROMISE,
     SETTINGS,
     ConnectionFault,
@@ -26,6 +28,7 @@ from erg_server.transports.grpc.request_headers import RequestHeaders, unpadded
 from erg_server.transports.grpc.stream import Call, Stream
 from erg_server.transports.grpc.stream_numbers import StreamNumbers
 
+_BLOCK_FLAGS = END_HEADERS | PADDED | PRIORITY_FLAG
 _BLOCK_EXTRA_BYTES = 261
 """What HEADERS may hold beside its block: padding and priority."""
 
@@ -123,8 +126,9 @@ class Connection:
         streams, self.streams = list(self.streams.values()), {}
         for stream in streams:
             self.outbox.forget(stream)
-            if stream.call is not None:
-                stream.call.cancelled()
+            call, stream.call = stream.call, None
+            if call is not None:
+                call.cancelled()
 
     def retire(self) -> None:
         """Ask the peer to open no more streams; `drain` follows once it knows, so that none is lost under way."""
@@ -237,6 +241,7 @@ class Connection:
             self._held.clear()
         at, end = 0, len(view)
         unpack, check, take = frames.unpack_header, self._data.check, self._data.take
+        take_block = self._headers.take_block
         while end - at >= frames.HEADER_BYTES:
             high, low, kind, flags, number = unpack(view, at)
             size = high << 8 | low
@@ -249,6 +254,8 @@ class Connection:
                     at, end = 0, len(view)
                 else:
                     take(check(number, size), view[body:at], flags)
+            elif kind == HEADERS and flags & _BLOCK_FLAGS == END_HEADERS and at <= end and self._opens(size):
+                take_block(number, flags, bytes(view[body:at]))
             elif at > end or size > self._most_other_bytes:
                 self._hold_other(view[body - 9 :], kind, size)
                 return
@@ -258,6 +265,10 @@ class Connection:
                 return
         if at < end:
             self._hold_frame(view[at:], frames.HEADER_BYTES)
+
+    def _opens(self, size: int) -> bool:
+        """Whether a HEADERS frame of this size may come now."""
+        return self.established and not self._headers.number and size <= self._most_other_bytes
 
     def _take_odd_data(self, frame: memoryview, size: int, flags: int, number: int) -> memoryview:
         """A DATA frame that is padded or has not come whole; returns what comes after it."""

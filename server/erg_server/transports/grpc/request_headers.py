@@ -44,10 +44,8 @@ class RequestHeaders:
             if len(payload) < 5:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS is too short for its priority")
             payload = payload[5:]
-        if not number & 1:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"stream {number} is not a client's")
         if flags & END_HEADERS:
-            self._take_block(number, flags, bytes(payload))
+            self.take_block(number, flags, bytes(payload))
         else:
             self._check_size(len(payload))
             self.number, self._flags, self._count = number, flags, 0
@@ -67,13 +65,16 @@ class RequestHeaders:
             block = bytes(self._block)
             self._block.clear()
             number, self.number = self.number, 0
-            self._take_block(number, self._flags, block)
+            self.take_block(number, self._flags, block)
 
     def _check_size(self, size: int) -> None:
         if size > self._connection.limits.header_bytes:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "the header block is too large")
 
-    def _take_block(self, number: int, flags: int, block: bytes) -> None:
+    def take_block(self, number: int, flags: int, block: bytes) -> None:
+        """A whole header block, and the flags of its HEADERS."""
+        if not number & 1:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"stream {number} is not a client's")
         self._check_size(len(block))
         # Decoded whatever becomes of the stream: the decoder's table is the connection's.
         head = self._decoder.decode(block)

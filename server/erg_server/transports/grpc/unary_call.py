@@ -82,6 +82,14 @@ class UnaryCall(GrpcCall):
                 self._cancel = task.cancel
         except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets a status)
             self._end(error)
+        if self._done:
+            # What cancels holds the request, and the request what it answers: this call.
+            self._cancel = None
+
+    def _release(self) -> None:
+        super()._release()
+        # A call that is over may be kept by a timer or a peer's connection for a while, and its bytes need not be.
+        self._reader = self._request = None
 
     def _task_done(self, task: asyncio.Task[Message]) -> None:
         if task.cancelled():
@@ -97,18 +105,18 @@ class UnaryCall(GrpcCall):
                 self._finished(parts, None)
 
     def _stop(self) -> None:
-        if self._cancel is not None:
-            self._cancel()
+        cancel, self._cancel = self._cancel, None
+        if cancel is not None:
+            cancel()
 
     def _finished(self, parts: Sequence[bytes | memoryview] | None, error: BaseException | None) -> None:
         if self._done:
             return
+        self._cancel = None
         if parts is None:
             self._end(error or InternalError("the call ended without an answer"))
             return
-        size = 0
-        for part in parts:
-            size += len(part)
+        size = sum(map(len, parts))
         limit = self._connection.limits.message_bytes
         if size > limit:
             self._end(ResourceExhaustedError(f"the answer has {size} bytes; at most {limit} are sent"))
