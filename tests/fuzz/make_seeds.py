@@ -101,6 +101,8 @@ def frames_seeds() -> dict[str, bytes]:
         "peer-goes-away": bytes((TIGHT,)) + step(HEADERS, 0, 0, 1) + frame(7, 0, 100, bytes(8)) + step(DATA, 0, 1, 1),
         "broken-off": bytes((TIGHT,)) + step(HEADERS, 0, 0, 1) + step(DATA, 0, 0, 2) + step(BREAK, 3),
         "broken-while-writing": bytes((TIGHT,)) + step(BREAK, 1) + step(CALL, 0, 0, 3),
+        "broken-while-writing-much": bytes((TIGHT,)) + step(BREAK, 1) + b"".join(
+            step(CALL, n, 0, 3, settle=n == 3) for n in range(4)),
         "broken-while-closing": bytes((TIGHT,)) + step(BREAK, 2) + step(WINDOW, 0, 0),
         "ended": bytes((TIGHT,)) + step(STALL, 9) + calls + step(BREAK, 4) + step(TAKE, 9, 9),
         "closed-connection-window": bytes((TIGHT,)) + b"".join(step(CALL, n, 0, 3) for n in range(14))
