@@ -2,7 +2,7 @@
 
     python -m bench.echo_server erg|grpcio [ANSWER_BYTES]
 
-Each transport reads and writes messages as it does in `erg serve`: Erg's by `infer_wire`, grpcio's by protobuf.
+Each process has its heap set, and each transport reads and writes messages as it does in `erg serve`: Erg's by `infer_wire`, grpcio's by protobuf.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from erg_server import heap
 from erg_server.clock import MonotonicClock
 from erg_server.dataplane.shared_memory import SharedMemory
 from erg_server.pb import inference_pb2 as pb
@@ -84,6 +85,7 @@ class Echo:
 
 async def serve(kind: str, answer_bytes: int) -> None:
     """Answer until the process is ended."""
+    heap.keep_freed_memory()
     methods, clock = Echo(answer_bytes).methods(), MonotonicClock()
     transport: Transport
     if kind == "grpcio":
@@ -91,6 +93,7 @@ async def serve(kind: str, answer_bytes: int) -> None:
     else:
         transport = GrpcTransport(methods, addresses=(Address(host="127.0.0.1"),), clock=clock)
     await transport.start()
+    heap.collect_seldom()
     print(transport.addresses[0].rpartition(":")[2], flush=True)
     await asyncio.Event().wait()
 
