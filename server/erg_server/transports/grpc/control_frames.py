@@ -28,8 +28,12 @@ def take_reset(connection: Connection, _flags: int, number: int, payload: memory
     """The caller wants no answer; who wants none again and again is turned away (CVE-2023-44487)."""
     if len(payload) != 4:
         raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM has four bytes")
-    connection.numbers.check_known(number)
     connection.spend_reset()
+    if number & 1 and number > connection.numbers.last:
+        # gRPC's C core sends this for a call that it gave up before its HEADERS went out (grpc/grpc#19655). An idle
+        # stream's reset should end the connection (RFC 9113, 6.4), and with it every other call of a sound client.
+        return
+    connection.numbers.check_known(number)
     stream = connection.streams.get(number)
     if stream is not None:
         connection.remove(stream)

@@ -175,6 +175,9 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
                 transport.write(b"".join(small))
                 small.clear()
             transport.write(part)
+            if transport.is_closing():
+                # The peer is gone; asyncio warns of what is written all the same.
+                return
             if self.paused_ns is not None:
                 outbox.frames = frames[at + 1 :] + outbox.frames
                 return

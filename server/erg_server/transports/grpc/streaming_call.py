@@ -21,7 +21,7 @@ from erg_server.transports.base import Method
 from erg_server.transports.grpc.call import GrpcCall, encoding_of
 from erg_server.transports.grpc.connection import Connection
 from erg_server.transports.grpc.inbox import Inbox
-from erg_server.transports.grpc.messages import MIN_COMPRESSED_BYTES, compress
+from erg_server.transports.grpc.messages import MIN_COMPRESSED_BYTES, compress, whole_message
 from erg_server.transports.grpc.outbox import OK_TRAILERS, RESPONSE_HEADERS
 from erg_server.transports.grpc.status import RESPONSE_BLOCKS, trailers_block
 from erg_server.transports.grpc.stream import Stream
@@ -53,7 +53,10 @@ class StreamingCall(GrpcCall):
             self._connection.credit(len(payload))
             return
         try:
-            for message in self._read(payload):
+            # Nothing of a message that came in parts is left over: this payload may be one whole.
+            limit = self._connection.limits.message_bytes
+            whole = whole_message(payload, limit) if self._held <= self._kept_bytes else None
+            for message in self._read(payload) if whole is None else self._take_whole(payload, whole):
                 if self._asked and not self._method.client_streaming:
                     raise UnimplementedError("the call takes one message, and more came")
                 self._asked = True
@@ -70,6 +73,12 @@ class StreamingCall(GrpcCall):
         if self._asked and not self._method.client_streaming:
             self._inbox.end()
 
+    def _take_whole(self, payload: memoryview, message: bytes) -> tuple[bytes]:
+        """Account for a message that came in a payload of its own, as `_read` does for others."""
+        self._connection.credit(len(payload))
+        self._stream.moved_bytes += len(payload) + self._connection.limits.stall_bytes
+        return (message,)
+
     @property
     def incomplete(self) -> bool:
         """Whether the caller began a message and has not ended it."""
@@ -83,6 +92,7 @@ class StreamingCall(GrpcCall):
 
     def _release(self) -> None:
         super()._release()
+        self._reader = None
         self._inbox.clear()
 
     def _take(self, raw: Any) -> Message:
@@ -116,7 +126,7 @@ class StreamingCall(GrpcCall):
                 self._connection.wake()
 
     def _send(self, parts: Any) -> None:
-        size = sum(len(part) for part in parts)
+        size = sum(map(len, parts))
         limit = self._connection.limits.message_bytes
         if size > limit:
             raise ResourceExhaustedError(f"an answer has {size} bytes; at most {limit} are sent")

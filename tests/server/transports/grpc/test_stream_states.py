@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from erg_server.transports.grpc.frames import ErrorCode
+from erg_server.transports.grpc.limits import Limits
 from hyperframe.frame import HeadersFrame
 
 from tests.server.transports.grpc.peer import EchoCall, Peer, continuation, data, raw_frame, reset, settings, window
@@ -94,6 +95,8 @@ EXPECTED: dict[str, dict[str, tuple[str, ErrorCode] | None]] = {
     "idle": {
         **ANYWHERE,
         **dict.fromkeys((*UNOPENED, "data", "data_end", "data_padded"), (GOAWAY, P)),
+        # Against RFC 9113, 6.4: gRPC's C core resets calls whose HEADERS it never sent.
+        "rst_stream": FINE,
         "headers": FINE,
         # Without a :path it is no request.
         "trailers": (RST, P),
@@ -135,6 +138,17 @@ def test_a_frame_means_what_the_state_of_its_stream_says(state: str, name: str, 
         peer.calls[NUMBER + 2].answer(b"there")
         peer.read()
         assert peer.answers[NUMBER + 2].body[5:] == b"there"
+
+
+def test_resets_of_calls_that_never_came_are_bounded_as_all_resets_are() -> None:
+    peer = Peer(limits=Limits(resets=10))
+    for number in range(1, 21, 2):
+        peer.send(reset(number))
+    peer.read()
+    assert peer.goaway is None
+    peer.send(reset(21))
+    peer.read()
+    assert peer.goaway is ErrorCode.ENHANCE_YOUR_CALM
 
 
 def test_no_state_loses_what_the_connection_may_receive() -> None:
