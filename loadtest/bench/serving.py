@@ -6,7 +6,7 @@ import contextlib
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +24,11 @@ class Served:
 
 
 @contextmanager
-def served(repository: Path, *flags: str) -> Iterator[Served]:
-    """Serve a repository; the caller waits for its model's readiness."""
+def served(repository: Path, *flags: str, program: Sequence[str] = ("erg_server",)) -> Iterator[Served]:
+    """Serve a repository; the caller waits for its model's readiness. `program` is a module and its first arguments."""
     grpc_port, metrics_port = _free_ports(2)
     command = [
-        sys.executable, "-m", "erg_server", "serve",
+        sys.executable, "-m", *program, "serve",
         "--model-repository", str(repository),
         "--grpc-address", "127.0.0.1", "--grpc-port", str(grpc_port),
         "--metrics-address", "127.0.0.1", "--metrics-port", str(metrics_port),
