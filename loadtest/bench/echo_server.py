@@ -2,7 +2,8 @@
 
     python -m bench.echo_server erg|grpcio [ANSWER_BYTES]
 
-Each process has its heap set, and each transport reads and writes messages as it does in `erg serve`: Erg's by `infer_wire`, grpcio's by protobuf.
+The heap is set as in `erg serve`, and each transport reads and writes messages as it does there: Erg's by `infer_wire`,
+grpcio's by protobuf.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the front process's heap behaves: what requests free is kept for the next ones, and the collector looks seldom."""
+"""The front process's heap: what requests free is kept for the next ones, and the garbage collector looks seldom."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import ctypes
 import gc
 
 KEEP_BYTES = 64 << 20
-"""Free memory at the heap's end that glibc keeps. By default it gives back what a 600 KB message took as soon as that is
-answered, and the next one pays for the same pages again: a quarter of the front's CPU under such a load."""
+"""Free memory at the heap's end that glibc keeps. By default it gives back what a 600 KB message took as soon as that
+is answered, and the next one pays for the same pages again: a quarter of the front's CPU under such a load."""
 MAX_HEAP_BLOCK_BYTES = 32 << 20
 """Blocks up to this come from the heap, larger ones as mappings of their own; glibc allows no more."""
 GC_ALLOCATIONS = 50_000

@@ -21,6 +21,7 @@ MAX_SENT_FRAME_BYTES = 1 << 20
 """Of a whole answer in one frame, whatever the peer takes: the others wait behind it."""
 
 _pack_answer = struct.Struct(f">HBBBI{len(RESPONSE_HEADERS)}sHBBBIBI").pack
+_pack_message = struct.Struct(">HBBBIBI").pack
 _pack_ok = struct.Struct(f">HBBBI{len(OK_TRAILERS)}s").pack
 
 DEFAULT_TABLE_BYTES = 4096
@@ -105,6 +106,24 @@ class Outbox:
 
     def message(self, stream: Stream, message: Sequence[Buffer], size: int, *, compressed: bool = False) -> None:
         """Send one message of a stream, as far as the windows go now."""
+        total = size + 5
+        if (
+            total <= frames.DEFAULT_FRAME_BYTES
+            and total <= self.window
+            and total <= stream.send_left
+            and self.writable
+            and self.queued_bytes < QUEUE_BYTES
+            and not self.blocked
+            and not stream.pending_bytes
+        ):
+            self.window -= total
+            stream.send_left -= total
+            stream.moved_bytes += total
+            self.sent_bytes += total
+            self.queued_bytes += total
+            self.frames.append(_pack_message(total >> 8, total & 0xFF, DATA, 0, stream.number, compressed, size))
+            self.frames += message
+            return
         if stream.pending is None:
             stream.pending = deque()
         stream.pending.append(bytes((compressed,)) + size.to_bytes(4, "big"))
