@@ -66,9 +66,9 @@ class ModelQueue:
         entry.on_done = in_order
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class DispatchedBatch:
-    """A batch on its way through a worker. `padded` and `real` count the elements of its inputs."""
+    """A batch on its way through a worker, which nothing changes. `padded` and `real` count its inputs' elements."""
 
     entries: Sequence[QueuedRequest]
     rows: int

@@ -154,6 +154,8 @@ class Scheduler:
             if later_ns is not None:
                 blocked.add(queue.handle)
                 wake_ns = _earlier(wake_ns, later_ns)
+            elif not queue.batcher.queue:
+                self._waiting.pop(queue.handle, None)
         for queue in self._waiting.values():
             wake_ns = _earlier(wake_ns, queue.batcher.queue.next_expiry_ns())
         self._set_timer(wake_ns, now_ns)
