@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 
-from tests.conformance import grpc_js, grpcio_client
+from tests.conformance import cpp_client, grpc_js, grpcio_client
 from tests.conformance.cases import CASES, Result
 from tests.conformance.endpoints import KINDS, Endpoint, Endpoints
 
 pytestmark = pytest.mark.e2e
-CLIENTS: dict[str, Callable[..., dict[str, Result]]] = {"grpcio": grpcio_client.run, "grpc-js": grpc_js.run}
+CLIENTS: dict[str, Callable[..., dict[str, Result]]] = {
+    "grpcio": grpcio_client.run,
+    "grpc-js": grpc_js.run,
+    "grpc++": cpp_client.run,
+}
 Runs = Callable[[tuple[str, bool], bool], dict[str, Result]]
 PLAIN_AND_TLS = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 HOW = pytest.mark.parametrize("together", [False, True], ids=["in turn", "at once"])

@@ -13,6 +13,7 @@ import pytest
 from erg_server.pb import inference_pb2 as pb
 from erg_server.transports.grpc.frames import PREFACE
 from erg_server.transports.grpc.limits import Limits
+from h2.settings import SettingCodes, Settings
 from hyperframe.frame import SettingsFrame
 
 from tests.server.transports.grpc.peer import REQUEST, Peer, continuation, data, message, ping, raw_frame, settings
@@ -87,7 +88,7 @@ async def test_streams_in_turns_through_windows_of_nearly_nothing(stream_window:
     """h2 keeps to the server's windows and raises where the server does not keep to the client's."""
     peer = Peer(transport(limits=Limits(stream_window_bytes=stream_window)).new_connection(), greet=False)
     client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
-    client.local_settings = h2.settings.Settings(client=True, initial_values={4: answer_window})
+    client.local_settings = Settings(client=True, initial_values={SettingCodes.INITIAL_WINDOW_SIZE: answer_window})
     client.initiate_connection()
     bodies: dict[int, bytes] = {}
     ended: set[int] = set()
