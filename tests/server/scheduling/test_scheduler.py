@@ -144,6 +144,63 @@ def test_a_busy_workers_next_batch_still_grows_until_shortly_before_it_is_due() 
     assert [rows for _, rows in bench.workers[0].batches] == [1, 1, 3]
 
 
+US = 1000
+
+
+def short_bench() -> Bench:
+    """Two workers and a model whose batches take 20 µs, less than handing one over, which is known already."""
+    bench = Bench(workers=2, duration_ns=lambda rows: 20 * US)
+    bench.send()
+    bench.timers.run()
+    return bench
+
+
+def test_requests_of_a_short_model_go_to_one_worker_together() -> None:
+    bench = short_bench()
+    for _ in range(4):
+        bench.send()
+    bench.timers.run()
+    assert [[rows for _, rows in worker.batches] for worker in bench.workers] == [[1, 4], []]
+
+
+def test_fewer_requests_than_run_wait_for_the_short_batch_under_way() -> None:
+    bench = short_bench()
+    for _ in range(4):
+        bench.send()
+    bench.timers.settle()
+    start_ns = bench.clock.now_ns()
+    for _ in range(3):
+        bench.send()
+        bench.timers.run(bench.clock.now_ns() + 5 * US)
+    bench.timers.run()
+    assert [[rows for _, rows in worker.batches] for worker in bench.workers] == [[1, 4, 3], []]
+    assert bench.workers[0].batches[2][0] == start_ns + 20 * US, "they go the moment it ends"
+
+
+def test_as_many_requests_as_run_take_a_free_worker_at_once() -> None:
+    bench = short_bench()
+    for _ in range(4):
+        bench.send()
+    bench.timers.settle()
+    for _ in range(4):
+        bench.send()
+    bench.timers.settle()
+    assert [[rows for _, rows in worker.batches] for worker in bench.workers] == [[1, 4], [4]]
+
+
+def test_a_short_batch_that_is_late_holds_nobody_up() -> None:
+    bench = short_bench()
+    bench.workers[0]._duration_ns = lambda rows: 50 * MS
+    for _ in range(4):
+        bench.send()
+    bench.timers.settle()
+    start_ns = bench.clock.now_ns()
+    bench.send()
+    bench.timers.run(start_ns + 10 * MS)
+    ((waited_ns, rows),) = bench.workers[1].batches
+    assert (waited_ns - start_ns, rows) == (300 * US, 1)
+
+
 def test_an_expired_request_never_reaches_a_worker_and_is_told_in_time() -> None:
     bench = Bench()
     bench.send()
