@@ -17,7 +17,7 @@ from erg_converters.chain import Chain
 from erg_converters.decision import Decision, Judged, Made
 from erg_converters.errors import ConversionError, PassError
 from erg_converters.feeds import golden_feeds
-from erg_converters.interrupts import DiskFullError
+from erg_converters.interrupts import DiskFullError, Terminated
 from erg_converters.passes.optimize_onnx import OptimizeOnnx
 from erg_converters.progress import RunningStep
 from erg_converters.publish import golden_sample
@@ -233,7 +233,7 @@ def test_sigterm_ends_a_run_as_an_interrupt_does(runs: Runs) -> None:
         if question == "measure":
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Terminated):
         runs(during=end)
     assert not runs.repository.exists()
     assert signal.getsignal(signal.SIGTERM) is before
