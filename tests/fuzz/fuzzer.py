@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any, NoReturn
 FOLDER = Path(__file__).parent
 CACHE = FOLDER.parents[1] / ".cache" / "fuzz"
 INSTRUMENTED = ["erg_server", "hpack"]
+MOST_CPU_S = 10
+"""For one input, of which most take a millisecond. libFuzzer's own limit counts wall time, also where the machine is
+busy or stands still, so it is set high and left for what no exception of Python's ends."""
 PLAIN = ["erg_server.clock", "erg_server.errors", "erg_server.pb.inference_pb2", "erg_server.request"]
 """atheris takes whole packages; what is imported before is left alone, so that only transports and hpack count."""
 
@@ -24,8 +28,8 @@ It runs until it is stopped or finds something, which it leaves in .cache/fuzz a
 
   -max_total_time=60     stop after so many seconds
   -runs=10000            stop after so many inputs
-  -timeout=10            an input that takes longer is a finding
-  -rss_limit_mb=1024     so is more memory than this
+  -timeout=300           seconds of wall time after which an input that no exception ends is a finding
+  -rss_limit_mb=1024     so is more memory than this; and {cpu_s} seconds of CPU time for one input
   -help=1                all flags of libFuzzer
 
 Run a finding again:      python -m tests.fuzz.{name} .cache/fuzz/{name}-crash-...
@@ -43,7 +47,7 @@ def instrumented(module: str) -> Iterator[None]:
         return
     main: Any = sys.modules["__main__"]
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print(USAGE.format(name=Path(main.__file__).stem, doc=main.__doc__))  # noqa: T201 (a program's help)
+        print(USAGE.format(name=Path(main.__file__).stem, doc=main.__doc__, cpu_s=MOST_CPU_S))  # noqa: T201 (a program's help)
         raise SystemExit(0)
     try:
         import atheris
@@ -60,18 +64,39 @@ def inputs(name: str) -> list[Path]:
     return sorted(path for kind in ("seeds", "regressions") for path in (FOLDER / kind / name).glob("*"))
 
 
+class TooSlow(Exception):  # noqa: N818 (a finding, told as one)
+    """One input has taken too much CPU time."""
+
+
+def _bounded(check: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    def stop(*_: object) -> None:
+        raise TooSlow(f"one input takes more than {MOST_CPU_S} s of CPU time")
+
+    def bounded(raw: bytes) -> None:
+        signal.setitimer(signal.ITIMER_PROF, MOST_CPU_S)
+        try:
+            check(raw)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+
+    signal.signal(signal.SIGPROF, stop)
+    return bounded
+
+
 def run(name: str, check: Callable[[bytes], None], *, max_bytes: int) -> NoReturn:
     """Fuzz `check`, whose every exception is a finding, with this program's arguments as libFuzzer's."""
     import atheris
 
     stated = sys.argv[1:]
     # The last of equal flags holds, so these are defaults.
-    defaults = [f"-max_len={max_bytes}", "-timeout=10", "-rss_limit_mb=1024", f"-artifact_prefix={CACHE}/{name}-"]
+    defaults = [f"-max_len={max_bytes}", "-timeout=300", "-rss_limit_mb=1024", f"-artifact_prefix={CACHE}/{name}-"]
     found = CACHE / name
     found.mkdir(parents=True, exist_ok=True)
     corpora: list[str] = []
     if not any(not argument.startswith("-") for argument in stated):
         corpora = [str(found), *(str(FOLDER / kind / name) for kind in ("seeds", "regressions"))]
-    atheris.Setup([sys.argv[0], *defaults, *stated, *[path for path in corpora if Path(path).is_dir()]], check)
+    atheris.Setup(
+        [sys.argv[0], *defaults, *stated, *[path for path in corpora if Path(path).is_dir()]], _bounded(check)
+    )
     atheris.Fuzz()
     raise SystemExit(0)

@@ -58,7 +58,7 @@ def test_a_short_search_finds_nothing(name: str, tmp_path: Path) -> None:
     search = subprocess.run(
         [
             sys.executable, "-m", f"tests.fuzz.{name}", f"-max_total_time={SEARCH_S}", "-rss_limit_mb=512",
-            "-timeout=20", f"-artifact_prefix={tmp_path}/", found, *(folder for folder in folders if folder.is_dir()),
+            f"-artifact_prefix={tmp_path}/", found, *(folder for folder in folders if folder.is_dir()),
         ],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=20 * SEARCH_S,
     )  # fmt: skip
