@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from erg_server import heap
 from erg_server.clock import MonotonicClock
 from erg_server.dataplane.shared_memory import SharedMemory
 from erg_server.pb import inference_pb2 as pb
-from erg_server.request import InferenceResponse
+from erg_server.request import InferenceRequest, InferenceResponse
 from erg_server.tensor import Tensor
 from erg_server.transports.base import CallContext, Done, Method, Transport
 from erg_server.transports.grpc.server import Address, GrpcTransport
 from erg_server.transports.grpcio.server import GrpcioTransport
+from erg_server.transports.infer_stream import BytesCodec
 from erg_server.transports.infer_wire import RequestReader, ResponseWriter
 
 SERVICE = "/inference.GRPCInferenceService"
@@ -34,25 +35,34 @@ class Echo:
     def __init__(self, answer_bytes: int) -> None:
         self._answer_bytes = answer_bytes
         regions = SharedMemory(allowed=False)
-        self._reader, self._writer = RequestReader(regions), ResponseWriter(regions)
+        self._writer = ResponseWriter(regions)
+        self._codec = BytesCodec(RequestReader(regions), self._writer)
 
     def start(self, raw: bytes | memoryview, context: CallContext, done: Done) -> Callable[[], None]:
         """One request as Erg's own transport hands it over."""
-        request = self._reader.read(raw, context)
+        done(self._writer.write(self._respond(self._codec.read(raw, context)), ()), None)
+        return lambda: None
+
+    async def stream_bytes(
+        self, messages: AsyncIterator[bytes | memoryview], context: CallContext
+    ) -> AsyncIterator[Sequence[bytes | memoryview]]:
+        """A stream of them."""
+        async for raw in messages:
+            yield self._codec.write(self._respond(self._codec.read(raw, context)), ())
+
+    def _respond(self, request: InferenceRequest) -> InferenceResponse:
         cut = self._answer_bytes
         outputs = [
             Tensor("y", item.datatype, item.shape, item.data[:cut] if cut else item.data) for item in request.inputs
         ]
-        response = InferenceResponse(model_name=request.model_name, model_version="1", id=request.id, outputs=outputs)
-        done(self._writer.write(response, ()), None)
-        return lambda: None
+        return InferenceResponse(model_name=request.model_name, model_version="1", id=request.id, outputs=outputs)
 
     async def infer(self, message: Any, _: CallContext) -> pb.ModelInferResponse:
         """One request as grpcio hands it over."""
         return self._answer(message)
 
     async def stream(self, messages: AsyncIterator[Any], _: CallContext) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        """A stream of them."""
+        """A stream of what grpcio hands over."""
         async for message in messages:
             yield pb.ModelStreamInferResponse(infer_response=self._answer(message))
 
@@ -79,6 +89,7 @@ class Echo:
                 request=pb.ModelInferRequest,
                 response=pb.ModelStreamInferResponse,
                 stream=self.stream,
+                stream_bytes=self.stream_bytes,
                 client_streaming=True,
             ),
         ]

@@ -85,6 +85,13 @@ LOADS = (
     Load(name="600 KB in, 4 KB out, 8 in flight", servers=LARGE_FRONTS, in_flight=8, connections=4, elements=LARGE),
     Load(name="600 KB echo, 8 in flight", servers=FRONTS, in_flight=8, connections=4, elements=LARGE),
     Load(name="one stream, window 32", servers=FRONTS, in_flight=32, connections=1, stream=True),
+    Load(
+        name="tiny MLP, one stream, window 32",
+        servers=("Erg", "Erg on grpcio"),
+        in_flight=32,
+        connections=1,
+        stream=True,
+    ),
 )  # fmt: skip
 
 

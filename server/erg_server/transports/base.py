@@ -28,6 +28,9 @@ StartHandler = Callable[[bytes | memoryview, CallContext, Done], Callable[[], No
 """Starts a call from its serialized request and returns what cancels it. `Done` is called once, later, and not after a
 cancellation; raises where the call is not accepted."""
 UnaryHandler = Callable[[Any, CallContext], Coroutine[Any, Any, Message]]
+StreamBytesHandler = Callable[
+    [AsyncIterator[bytes | memoryview], CallContext], AsyncIterator[Sequence[bytes | memoryview]]
+]
 StreamHandler = Callable[[AsyncIterator[Any], CallContext], AsyncIterator[Message]]
 
 
@@ -36,7 +39,8 @@ class Method:
     """One method of a service. Exactly one of `unary` and `stream` is set.
 
     A method with `server_streaming` only (health's Watch) is a stream that reads one request. `start` does what
-    `unary` does for transports that take callbacks: without a task, and without protobuf where it can.
+    `unary` does for transports that take callbacks: without a task, and without protobuf where it can. `stream_bytes`
+    does what `stream` does for transports that hand over serialized messages and take answers in parts.
     """
 
     path: str
@@ -46,6 +50,7 @@ class Method:
     stream: StreamHandler | None = None
     client_streaming: bool = False
     start: StartHandler | None = None
+    stream_bytes: StreamBytesHandler | None = None
 
     def parse(self, raw: bytes | bytearray | memoryview) -> Message:
         """Read a request; raises DecodeError for bytes that are none."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
@@ -17,15 +16,12 @@ from erg_server.pb import inference_pb2 as pb
 from erg_server.request import InferenceResponse
 from erg_server.transports.base import CallContext, Done, Method, StartHandler, UnaryHandler
 from erg_server.transports.codec import decode_request, encode_response
+from erg_server.transports.infer_stream import BytesCodec, InferStream, MessageCodec
 from erg_server.transports.infer_wire import RequestReader, ResponseWriter
 
 log = logging.getLogger(__name__)
 
 SERVICE = "inference.GRPCInferenceService"
-MAX_STREAM_REQUESTS = 256
-"""Requests of one stream that may be unanswered; a client that sends more waits for answers first."""
-EMPTY_FINAL = "triton_enable_empty_final_response"
-FINAL = "triton_final_response"
 
 
 class InferenceService:
@@ -74,6 +70,7 @@ class InferenceService:
             request=pb.ModelInferRequest,
             response=pb.ModelStreamInferResponse,
             stream=self.stream_infer,
+            stream_bytes=self.stream_infer_bytes,
             client_streaming=True,
         )
         return [*methods, stream]
@@ -104,66 +101,19 @@ class InferenceService:
 
         return self._plane.submit(request, finished)
 
-    async def stream_infer(
+    def stream_infer(
         self, messages: AsyncIterator[pb.ModelInferRequest], context: CallContext
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        """Answer each request of a stream as it is done; an error travels in its message and the stream goes on.
+        """Answer each request of a stream as it is done."""
+        codec = MessageCodec(self._plane.memory)
+        return InferStream(self._plane, codec, draining=self._draining).answer(messages, context)
 
-        When the server drains, the stream ends once what it accepted is answered.
-        """
-        answers: asyncio.Queue[pb.ModelStreamInferResponse | None] = asyncio.Queue()
-        room = asyncio.Semaphore(MAX_STREAM_REQUESTS)
-        running: set[asyncio.Task[None]] = set()
-
-        async def answer(message: pb.ModelInferRequest) -> None:
-            try:
-                answers.put_nowait(await self._stream_answer(message, context.deadline_ns))
-            finally:
-                room.release()
-
-        async def read() -> None:
-            try:
-                async for message in messages:
-                    await room.acquire()
-                    task = asyncio.create_task(answer(message))
-                    running.add(task)
-                    task.add_done_callback(running.discard)
-            finally:
-                if running:
-                    await asyncio.wait(running)
-                answers.put_nowait(None)
-
-        async def drained() -> None:
-            await self._draining.wait()
-            if running:
-                await asyncio.wait(running)
-            answers.put_nowait(None)
-
-        reader = asyncio.create_task(read())
-        helpers = [reader, asyncio.create_task(drained())]
-        try:
-            while (response := await answers.get()) is not None:
-                yield response
-            if reader.done():
-                reader.result()  # a message that is none ends the stream, and its sender is told
-        finally:
-            for task in (*helpers, *running):
-                task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.gather(*helpers, *running, return_exceptions=True)
-
-    async def _stream_answer(
-        self, message: pb.ModelInferRequest, deadline_ns: int | None
-    ) -> pb.ModelStreamInferResponse:
-        context = CallContext(arrival_ns=self._plane.clock.now_ns(), deadline_ns=deadline_ns)
-        try:
-            response = pb.ModelStreamInferResponse(infer_response=await self.infer(message, context))
-        except Exception as error:  # noqa: BLE001 (whatever it is, the caller is told and the stream goes on)
-            response = pb.ModelStreamInferResponse(error_message=_told(error))
-            # The client finds the request again by its id.
-            response.infer_response.id = message.id
-        _mark_final(message, response.infer_response)
-        return response
+    def stream_infer_bytes(
+        self, messages: AsyncIterator[bytes | memoryview], context: CallContext
+    ) -> AsyncIterator[Sequence[bytes | memoryview]]:
+        """The same for transports that hand over bytes."""
+        codec = BytesCodec(self._reader, self._writer)
+        return InferStream(self._plane, codec, draining=self._draining).answer(messages, context)
 
     async def _load(self, message: pb.RepositoryModelLoadRequest, _: CallContext) -> pb.RepositoryModelLoadResponse:
         await self._plane.load_model(message)
@@ -199,15 +149,3 @@ def _unary(answer: Callable[[Any], Message]) -> UnaryHandler:
         return answer(message)
 
     return handler
-
-
-def _mark_final(message: pb.ModelInferRequest, response: pb.ModelInferResponse) -> None:
-    if EMPTY_FINAL in message.parameters and message.parameters[EMPTY_FINAL].bool_param:
-        response.parameters[FINAL].bool_param = True
-
-
-def _told(error: Exception) -> str:
-    if isinstance(error, ErgError):
-        return error.message
-    log.error("a request of a stream failed", exc_info=error)
-    return "internal error; the server's log has the cause"

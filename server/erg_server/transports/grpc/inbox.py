@@ -7,15 +7,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from google.protobuf.message import Message
-
 
 class Inbox:
     """What a handler iterates over. `take` is told each raw message that leaves and gives what the handler sees."""
 
     __slots__ = ("_ended", "_loop", "_raw", "_take", "_waiter")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, take: Callable[[Any], Message]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, take: Callable[[Any], Any]) -> None:
         self._loop = loop
         self._take = take
         self._raw: deque[Any] = deque()
@@ -25,7 +23,7 @@ class Inbox:
     def __aiter__(self) -> Inbox:
         return self
 
-    async def __anext__(self) -> Message:
+    async def __anext__(self) -> Any:
         while not self._raw:
             if self._ended:
                 raise StopAsyncIteration

@@ -7,8 +7,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, cast
 
-from google.protobuf.message import Message
-
 from erg_server.errors import (
     CancelledError,
     ErgError,
@@ -95,24 +93,25 @@ class StreamingCall(GrpcCall):
         self._reader = None
         self._inbox.clear()
 
-    def _take(self, raw: Any) -> Message:
+    def _take(self, raw: Any) -> Any:
         if not self._done:
             self._keep(-len(raw) - MESSAGE_OVERHEAD_BYTES)
             self._connection.top_up(self._stream)
             self._connection.wake()
-        return self._parse(raw)
+        return raw if self._method.stream_bytes is not None else self._parse(raw)
 
     async def _run(self) -> None:
-        handler = self._method.stream
-        assert handler is not None
+        method = self._method
+        handler: Any = method.stream_bytes or method.stream
         try:
-            answers = cast("AsyncGenerator[Message, None]", handler(self._inbox, self._context))
+            answers = cast("AsyncGenerator[Any, None]", handler(self._inbox, self._context))
             async with aclosing(answers):
                 async for answer in answers:
                     if self._done:
                         return
-                    self._send(self._method.serialize(answer))
-                    await self._room()
+                    self._send(answer if method.stream_bytes is not None else method.serialize(answer))
+                    if self._stream.pending_bytes > STREAM_PENDING_BYTES:
+                        await self._room()
         except asyncio.CancelledError:
             self._end(CancelledError("the call was cancelled"))
             raise
