@@ -10,7 +10,18 @@ from erg_server.transports.grpc.stream import Stream
 class Watch:
     """Over one connection. What it saw last is kept here and in the streams, so that frames pay nothing for it."""
 
-    __slots__ = ("_connection", "_limits", "_pinged_ns", "_retired_ns", "_sent", "_sent_ns", "_socket", "_socket_ns")
+    __slots__ = (
+        "_connection",
+        "_limits",
+        "_pinged_ns",
+        "_rested_ns",
+        "_rests_until_ns",
+        "_retired_ns",
+        "_sent",
+        "_sent_ns",
+        "_socket",
+        "_socket_ns",
+    )
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -21,6 +32,9 @@ class Watch:
         # What had gone out of the streams, and what the socket had not taken, when either was last seen to change.
         self._sent, self._sent_ns = 0, now_ns
         self._socket, self._socket_ns = 0, now_ns
+        # Where nothing went on: when something comes due by time alone, and when the peer had sent something last. A
+        # thousand connections at rest then cost next to nothing.
+        self._rests_until_ns = self._rested_ns = 0
 
     def look(self, now_ns: int, *, socket_bytes: int, paused_ns: int | None) -> bool:
         """Say what is to be said now; False for a connection that is to be torn down without a word.
@@ -28,6 +42,16 @@ class Watch:
         `socket_bytes` wait in the socket's buffer, which has been full since `paused_ns` (None: it is not).
         """
         connection, limits = self._connection, self._limits
+        if (
+            now_ns < self._rests_until_ns
+            and connection.progress_ns == self._rested_ns
+            and not socket_bytes
+            and not connection.closing
+        ):
+            return True
+        if self._rests_until_ns:
+            self._rests_until_ns = 0
+            self._sent, self._sent_ns = connection.outbox.sent_bytes, now_ns
         if self._clogged(now_ns, socket_bytes, paused_ns):
             return False
         if connection.closing:
@@ -67,7 +91,19 @@ class Watch:
         if silent_ns > limits.keepalive_s * 1e9:
             self._pinged_ns = now_ns
             connection.ping()
+        elif connection.idle and not connection.retiring and not connection.outbox.frames:
+            self._rest()
         return True
+
+    def _rest(self) -> None:
+        """Nothing is going on: note when there will be something to say."""
+        connection, limits = self._connection, self._limits
+        self._rested_ns = connection.progress_ns
+        due_s = min(limits.keepalive_s, limits.idle_s or limits.keepalive_s)
+        until_ns = connection.progress_ns + due_s * 1e9
+        if limits.age_s:
+            until_ns = min(until_ns, connection.opened_ns + limits.age_s * 1e9)
+        self._rests_until_ns = int(until_ns)
 
     def _clogged(self, now_ns: int, socket_bytes: int, paused_ns: int | None) -> bool:
         """Whether the socket takes nothing: TCP's window is closed, or its peer is gone."""

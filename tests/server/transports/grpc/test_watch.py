@@ -206,3 +206,48 @@ def test_a_goaway_never_promises_more_than_the_one_before() -> None:
     peer.send(peer.headers(3), raw_frame(5, 4, 3))
     last = [frame for frame in peer.read() if isinstance(frame, GoAwayFrame)]
     assert [frame.last_stream_id for frame in last] == [1, 1]
+
+
+def at_rest(limits: Limits | None = None) -> Peer:
+    """A peer that a watch has found at rest."""
+    peer = Peer(limits=limits)
+    peer.send(ping())
+    peer.read()
+    assert peer.look(1)
+    assert peer.watch._rests_until_ns > peer.clock.now_ns()
+    return peer
+
+
+@pytest.mark.parametrize("limits", [Limits(idle_s=100), Limits(age_s=100), Limits(keepalive_s=100)])
+def test_a_connection_at_rest_is_looked_at_again_when_something_is_due(limits: Limits) -> None:
+    peer = at_rest(limits)
+    assert peer.look(98)
+    assert not peer.connection.outbox.frames
+    assert peer.look(3)
+    assert peer.connection.outbox.frames
+
+
+def test_after_a_long_rest_a_window_that_stays_closed_is_timed_from_then() -> None:
+    peer = at_rest()
+    assert peer.look(3600)
+    peer.send(settings({4: 1 << 20}), peer.request(1))
+    peer.calls[1].answer(bytes(200_000))
+    peer.read()
+    assert peer.look(1)
+    assert peer.look(STALL_S - 1)
+    assert peer.goaway is None
+    peer.look(2)
+    peer.read()
+    assert peer.goaway is CALM
+
+
+def test_after_a_long_rest_a_frame_that_does_not_end_is_timed_from_then() -> None:
+    peer = at_rest()
+    assert peer.look(3600)
+    peer.send(raw_frame(6, 0, 0, bytes(8))[:12])
+    peer.look(STALL_S - 1)
+    peer.read()
+    assert peer.goaway is None
+    peer.look(2)
+    peer.read()
+    assert peer.goaway is CALM
