@@ -72,7 +72,9 @@ class RequestQueue:
         self.rows = 0
         self.nbytes = 0
         self._levels: dict[int, OrderedDict[Hashable, Bucket]] = {}
-        self._expiries: list[tuple[int, int, QueuedRequest]] = []
+        # By sequence, beside the order: what stays in the heap after its request left must not keep its tensors.
+        self._expiring: dict[int, QueuedRequest] = {}
+        self._expiries: list[tuple[int, int]] = []
         self._sizes: dict[int, int] = {}
         self._size = 0
         self._sequence = 0
@@ -102,13 +104,15 @@ class RequestQueue:
         self._size += 1
         self._sizes[entry.level] = self._sizes.get(entry.level, 0) + 1
         if entry.expires_ns is not None:
-            heapq.heappush(self._expiries, (entry.expires_ns, entry.sequence, entry))
+            self._expiring[entry.sequence] = entry
+            heapq.heappush(self._expiries, (entry.expires_ns, entry.sequence))
         return bucket
 
     def remove(self, entry: QueuedRequest) -> None:
         """Take a queued request out, wherever it stands. Its state is the caller's to set."""
         bucket = self._levels[entry.level][entry.key]
         del bucket.entries[entry.sequence]
+        self._expiring.pop(entry.sequence, None)
         self._removed(bucket, 1, entry.rows, entry.nbytes)
 
     def remove_oldest(self, bucket: Bucket, count: int) -> None:
@@ -116,7 +120,9 @@ class RequestQueue:
         entries = bucket.entries
         rows = nbytes = 0
         for _ in range(count):
-            _, entry = entries.popitem(last=False)
+            sequence, entry = entries.popitem(last=False)
+            if entry.expires_ns is not None:
+                del self._expiring[sequence]
             rows += entry.rows
             nbytes += entry.nbytes
         self._removed(bucket, count, rows, nbytes)
@@ -157,8 +163,8 @@ class RequestQueue:
     def next_expiry_ns(self) -> int | None:
         """When the next request expires, or None."""
         while self._expiries:
-            expires_ns, sequence, entry = self._expiries[0]
-            if _is_current(entry, expires_ns, sequence):
+            expires_ns, sequence = self._expiries[0]
+            if sequence in self._expiring:
                 return expires_ns
             heapq.heappop(self._expiries)
         return None
@@ -167,7 +173,7 @@ class RequestQueue:
         """Take out every request whose time is over, and put the delayable ones back behind all others."""
         expired: list[QueuedRequest] = []
         while (due := self.next_expiry_ns()) is not None and due <= now_ns:
-            entry = heapq.heappop(self._expiries)[2]
+            entry = self._expiring[heapq.heappop(self._expiries)[1]]
             self.remove(entry)
             if entry.delayable:
                 deadline = entry.request.deadline_ns
@@ -187,10 +193,5 @@ class RequestQueue:
         return entries
 
     def _compact(self) -> None:
-        self._expiries = [item for item in self._expiries if _is_current(item[2], item[0], item[1])]
+        self._expiries = [item for item in self._expiries if item[1] in self._expiring]
         heapq.heapify(self._expiries)
-
-
-def _is_current(entry: QueuedRequest, expires_ns: int, sequence: int) -> bool:
-    """Whether a heap item still describes a waiting request; a delayed one was pushed anew under a new sequence."""
-    return entry.state is RequestState.QUEUED and entry.sequence == sequence and entry.expires_ns == expires_ns

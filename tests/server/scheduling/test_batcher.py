@@ -6,7 +6,7 @@ import pytest
 from erg_server.repository.spec import BatchingPolicy
 from erg_server.request import InferenceRequest, Phases
 from erg_server.scheduling.batcher import BatchLimits, DynamicBatcher, Idle, Ready, Release, WaitUntil
-from erg_server.scheduling.request_queue import QueuedRequest
+from erg_server.scheduling.request_queue import QueuedRequest, RequestQueue
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -296,3 +296,14 @@ def test_levels_beyond_the_models_are_refused_by_name() -> None:
     policy = batching_policy(priority_levels=2, default_priority=1)
     with pytest.raises(InvalidArgumentError, match=r"priority 3 .* 1 \(most urgent\) to 2"):
         admit(request, nbytes=0, queue=RequestQueue(), policy=policy, limits=QueueLimits(), now_ns=0)
+
+
+def test_what_left_the_queue_is_not_kept_until_its_deadline() -> None:
+    queue = RequestQueue()
+    cancelled, taken, waiting = (entry(expires_ns=expires_ns) for expires_ns in (5, 6, 7))
+    for each in (cancelled, taken, waiting):
+        bucket = queue.push(each)
+    queue.remove(cancelled)
+    queue.remove_oldest(bucket, 1)
+    assert [each in queue._expiring.values() for each in (cancelled, taken, waiting)] == [False, False, True]
+    assert queue.next_expiry_ns() == 7
