@@ -95,7 +95,7 @@ class BytesCodec:
         try:
             return pb.ModelInferRequest.FromString(message)  # type: ignore[arg-type]  # it takes any buffer
         except DecodeError:
-            raise InvalidArgumentError("the message is not an inference.ModelInferRequest") from None
+            raise InvalidArgumentError("the message is not a valid inference.ModelInferRequest") from None
 
     def write(self, response: InferenceResponse, asked: Sequence[RequestedOutput]) -> Sequence[bytes | memoryview]:
         """See StreamCodec."""
