@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Protocol, cast
 
 from erg_server.transports.grpc.connection import Connection
+from erg_server.transports.grpc.frames import ErrorCode
 from erg_server.transports.grpc.watch import Watch
+
+log = logging.getLogger(__name__)
 
 JOIN_BYTES = 64 << 10
 """Frames are joined into one write up to this; a larger part is written as it is, without a copy."""
@@ -104,6 +108,9 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         """The socket is closed, by whomever."""
         if self._linger is not None:
             self._linger.cancel()
+        fault = self.connection.fault
+        if fault is not None and fault.code is not ErrorCode.NO_ERROR:
+            log.info("a connection was ended for its peer's fault: %s: %s", fault.code.name, fault.reason)
         self.connection.lost()
         self._owner.disconnected(self)
 

@@ -133,6 +133,14 @@ async def test_a_hostile_connection_is_told_why_and_the_others_do_not_notice(nam
             await works(other, 1)
 
 
+async def test_the_log_says_why_a_connection_was_ended(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        async with running() as transport, connected(transport.addresses[0]) as bad:
+            bad.send(ping(), raw_frame(9, 0, 1, b""))
+            assert await bad.goaway() is ErrorCode.PROTOCOL_ERROR
+    assert "PROTOCOL_ERROR: CONTINUATION without a header block" in caplog.text
+
+
 async def test_rapid_reset_over_a_socket() -> None:
     async with running(limits=Limits(resets=50)) as transport, connected(transport.addresses[0]) as bad:
         for number in range(1, 1001, 2):
