@@ -66,9 +66,10 @@ def golden_feeds(
     inputs: tuple[InputSpec, ...], evaluation: Dataset | None, max_sizes: Mapping[str, int]
 ) -> tuple[Feed, ...]:
     """What a golden sample may be, the best first: two real rows, the smallest there are; one; small random ones."""
-    sizes = usual_sizes(inputs, None, max_sizes) | {_batch_axis(inputs): GOLDEN_ROWS}
+    most = GOLDEN_ROWS if all(0 in spec.dynamic for spec in inputs) else 1
+    sizes = usual_sizes(inputs, None, max_sizes) | {_batch_axis(inputs): most}
     order = sorted(evaluation.samples, key=_bytes) if evaluation is not None else []
-    real = [collate(order[:rows], pad_values(inputs)) for rows in range(min(GOLDEN_ROWS, len(order)), 0, -1)]
+    real = [collate(order[:rows], pad_values(inputs)) for rows in range(min(most, len(order)), 0, -1)]
     return (*real, random_feed(inputs, sizes, seed=1))
 
 
@@ -87,7 +88,8 @@ def usual_sizes(
 
 
 def _batch_axis(inputs: Sequence[InputSpec]) -> str:
-    return inputs[0].dynamic[0]
+    # A model of a fixed batch of one has none; a name that no input has changes nothing.
+    return inputs[0].dynamic.get(0, "batch")
 
 
 def _shapes(feed: Feed) -> tuple[tuple[int, ...], ...]:

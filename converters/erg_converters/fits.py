@@ -36,11 +36,16 @@ def check_machine(recipe: Recipe) -> None:
 
 
 def check_gate(recipe: Recipe, source: Source, evaluation: Dataset | None) -> None:
-    """Check that the gate's metric and output can be computed.
+    """Check that the gate's metric and output can be computed, and that the measured batches can be run.
 
     Raises:
-        RecipeError: the metric needs labels or more samples, or the model has no such output.
+        RecipeError: the metric needs labels or more samples, the model has no such output, or it takes one row only.
     """
+    sizes = recipe.measure.batch_sizes
+    if max(sizes) > 1 and not all(0 in spec.dynamic for spec in source.input_specs()):
+        raise recipe.place("measure").error(
+            "batch_sizes", f"are {list(sizes)}, and the model has a fixed batch of one: write [1], or export it again"
+        )
     gate, place = recipe.gate, recipe.place("gate")
     if gate.output and gate.output not in source.output_names:
         raise place.error("output", f"is '{gate.output}', no output{suggestion(gate.output, source.output_names)}")

@@ -71,18 +71,21 @@ def derive_config(name: str, model: onnx.ModelProto, inputs: Sequence[InputSpec]
     Which file and backend run is left out: the manifest says it, and a configuration would overrule it.
     """
     signature = signature_of(model)
-    config = pb.ModelConfig(name=name, max_batch_size=max_batch_size)
+    # A model of a fixed batch of one cannot batch: that axis is then one like any other.
+    batched = all(0 in spec.dynamic for spec in inputs)
+    config = pb.ModelConfig(name=name, max_batch_size=max_batch_size if batched else 0)
     for tensor in signature.inputs:
         if not tensor.has_default and tensor.datatype is not None:
             config.input.add(
-                name=tensor.name, data_type=datatype_to_config(tensor.datatype), dims=(tensor.shape or (-1,))[1:]
+                name=tensor.name, data_type=datatype_to_config(tensor.datatype), dims=(tensor.shape or (-1,))[batched:]
             )
     for tensor in signature.outputs:
         if tensor.datatype is not None:
             config.output.add(
-                name=tensor.name, data_type=datatype_to_config(tensor.datatype), dims=(tensor.shape or (-1,))[1:]
+                name=tensor.name, data_type=datatype_to_config(tensor.datatype), dims=(tensor.shape or (-1,))[batched:]
             )
-    config.dynamic_batching.SetInParent()
+    if batched:
+        config.dynamic_batching.SetInParent()
     _add_padding(config, model, inputs)
     head = "# Written by `erg convert`; yours to edit: later versions leave it as it is.\n"
     return head + text_format.MessageToString(config)

@@ -7,11 +7,15 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from click.testing import CliRunner
 from erg_converters.errors import DataError, RecipeError, SourceError
 from erg_converters.pipeline import run_recipe
 from erg_converters.recipe import read_recipe
 from erg_converters.workspace import Workspace
+from erg_server.repository.cli import check
+from erg_server.repository.manifest import load_manifest
 from rich.console import Console
 
 RECIPE = """[source]
@@ -96,3 +100,22 @@ def test_wrong_samples_and_sources_are_told_with_the_recipes_file_and_line(asked
         asked()
     with pytest.raises(SourceError, match=r"recipe\.toml:1: source\.path = 'missing\.onnx'"):
         asked(model="missing.onnx")
+
+
+def test_a_model_of_a_fixed_batch_of_one_is_converted_one_row_at_a_time(asked, tiny_cnn_onnx):
+    model = onnx.load(tiny_cnn_onnx)
+    del model.graph.value_info[:]
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    path = asked.folder / "one.onnx"
+    onnx.save(model, path)
+    with pytest.raises(RecipeError, match=r":12: measure\.batch_sizes are \[1, 8, 32\], and the model has a fixed"):
+        asked(model=str(path))
+    asked("min_cosine = 0.0", "batch_sizes = [1]\nrounds = 1", model=str(path))
+    manifest = load_manifest(asked.repository / "cnn" / "1")
+    assert manifest is not None
+    assert {each.batch_size for each in manifest.measurements} == {1}
+    assert manifest.golden is not None
+    assert manifest.golden.inputs[0].shape == (1, 3, 16, 16)
+    checked = CliRunner().invoke(check, [str(asked.repository)])
+    assert checked.exit_code == 0, checked.output

@@ -83,7 +83,8 @@ def find_folder(path: str, base: Path) -> Path:
         return Path(huggingface_hub.snapshot_download(path, allow_patterns=_DOWNLOADED))
     except Exception as error:
         raise SourceError(
-            f"source.path = '{path}': there is no folder {folder}, and the hub gives no model of that name: {error}"
+            f"source.path = '{path}': there is no folder {folder}, and the hub gives no model of that name: "
+            f"{str(error).strip().splitlines()[0]}"
         ) from error
 
 
