@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from erg_server.backends.base import Array, ModelLoad
-from erg_server.backends.openvino_library import cause, ov
+from erg_server.backends.openvino_library import cause, new_core, ov
 from erg_server.backends.openvino_shapes import ShapeCheck
 from erg_server.errors import (
     ErgError,
@@ -126,7 +126,7 @@ class OpenVinoBackend:
     """Compiles models for the worker's cores and nothing else."""
 
     def __init__(self) -> None:
-        self._core = ov.Core()
+        self._core = new_core()
 
     def load(self, model: ModelLoad) -> OpenVinoModel:
         """Compile the model.

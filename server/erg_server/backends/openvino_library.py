@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+from erg_server.backends.signal_stack import kept_signal_stack
+
 _TELEMETRY = "openvino_telemetry"
 
 if _TELEMETRY in sys.modules:
@@ -19,12 +21,24 @@ else:
     finally:
         del sys.modules[_TELEMETRY]
 
-__all__ = ["cause", "ov"]
+__all__ = ["cause", "new_core", "ov"]
 
 _NOISE = (
     "Exception from ", "Caught exception:", "Check '", "FrontEnd API failed", "Model wasn't fully", "Summary:",
     "To facilitate", "While validating node",
 )  # fmt: skip
+
+
+def new_core() -> ov.Core:
+    """OpenVINO's entry, its CPU plugin loaded.
+
+    The plugin sets a signal stack for the thread that loads it, to ask whether the CPU has AMX, and frees it with
+    itself (2026.4): the next SIGTERM that Python handles would then end in SIGSEGV.
+    """
+    core = ov.Core()
+    with kept_signal_stack():
+        core.get_property("CPU", "FULL_DEVICE_NAME")
+    return core
 
 
 def cause(error: BaseException) -> str:

@@ -67,9 +67,9 @@ def by_onnxruntime(path: Path, feed: Feed) -> npt.NDArray[np.float32]:
 
 
 def by_openvino(path: Path, feed: Feed) -> npt.NDArray[np.float32]:
-    import openvino
+    from erg_server.backends.openvino_library import new_core
 
-    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = new_core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     answer: npt.NDArray[np.float32] = compiled(dict(feed))[0]
     return answer
 
