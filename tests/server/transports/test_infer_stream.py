@@ -151,7 +151,7 @@ async def test_bytes_that_are_no_request_end_the_stream_after_what_was_accepted(
     await until(lambda: client.plane.submitted)
     client.plane.answer(0)
     assert (await reading).infer_response.id == "a"
-    with pytest.raises(InvalidArgumentError, match=r"not an inference\.ModelInferRequest"):
+    with pytest.raises(InvalidArgumentError, match=r"not a valid inference\.ModelInferRequest"):
         await client.read()
     assert len(client.plane.submitted) == 1
 
