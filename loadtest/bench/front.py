@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -26,6 +24,7 @@ import click
 import numpy as np
 import onnx
 import psutil
+from bench.build import built
 from bench.serving import served
 from erg_loadtest.client import InferClient, Target
 from onnx import TensorProto, helper, numpy_helper
@@ -95,10 +94,10 @@ LOADS = (
 )  # fmt: skip
 
 
-def run_client(build: Path, server: Server, load: Load, seconds: float) -> dict[str, float]:
+def run_client(program: Path, server: Server, load: Load, seconds: float) -> dict[str, float]:
     """One run of the C++ client, with the server's CPU of exactly its time."""
     command = [
-        str(build / "load_client"), f"127.0.0.1:{server.port}", "mlp", str(load.elements), str(load.in_flight),
+        str(program), f"127.0.0.1:{server.port}", "mlp", str(load.elements), str(load.in_flight),
         str(load.connections), str(seconds), *(["stream"] if load.stream else []),
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
@@ -174,12 +173,8 @@ def write_mlp(folder: Path) -> None:
 def main(rounds: int, seconds: float, build: Path | None, only: str) -> None:
     """Compare front ends and print server CPU for each request, medians of the rounds."""
     console = Console(stderr=True)
-    build = (build or Path(tempfile.gettempdir()) / "erg-bench-cpp").resolve()
-    console.print(f"building the C++ client and server in {build}")
-    subprocess.run(
-        [shutil.which("make") or "make", "-s", "-C", str(HERE / "cpp"), f"OUT={build}", f"-j{os.cpu_count()}"],
-        check=True,
-    )
+    console.print("building the C++ client and server")
+    client, rival = built("load_client", build), str(built("identity_server", build))
     loads = [load for load in LOADS if only in load.name]
     table = Table("load", "server", "front µs", "workers µs", "all µs", "a second", "p50 µs", "p99 µs")
     with ExitStack() as stack:
@@ -188,10 +183,10 @@ def main(rounds: int, seconds: float, build: Path | None, only: str) -> None:
         echo = [sys.executable, "-m", "bench.echo_server"]
         wanted = {name for load in loads for name in load.servers}
         makers: dict[str, Callable[[str], AbstractContextManager[Server]]] = {
-            "C++ gRPC": lambda n: listening(n, [str(build / "identity_server")]),
+            "C++ gRPC": lambda n: listening(n, [rival]),
             "Erg's front end": lambda n: listening(n, [*echo, "erg"]),
             "grpcio": lambda n: listening(n, [*echo, "grpcio"]),
-            "C++ gRPC, 4 KB answers": lambda n: listening(n, [str(build / "identity_server"), "4096"]),
+            "C++ gRPC, 4 KB answers": lambda n: listening(n, [rival, "4096"]),
             "Erg's front end, 4 KB answers": lambda n: listening(n, [*echo, "erg", "4096"]),
             "grpcio, 4 KB answers": lambda n: listening(n, [*echo, "grpcio", "4096"]),
             "Erg": lambda n: whole(n, repository),
@@ -203,7 +198,7 @@ def main(rounds: int, seconds: float, build: Path | None, only: str) -> None:
             for number in range(rounds):
                 for name in load.servers:
                     console.print(f"{load.name}: round {number + 1} of {rounds}, {name}")
-                    runs[name].append(run_client(build, servers[name], load, seconds))
+                    runs[name].append(run_client(client, servers[name], load, seconds))
             for name, found in runs.items():
                 front, workers, rate, p50, p99 = (
                     statistics.median(run[key] for run in found)
