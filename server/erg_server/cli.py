@@ -94,7 +94,20 @@ def _setting_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command(cls=GroupedCommand, short_help="Serve a model repository over gRPC.")
+_SERVE_HELP = """Serve the models of a repository over the Open Inference Protocol (gRPC).
+
+\b
+Examples:
+  erg serve --model-repository model_repo
+  erg serve --model-repository model_repo --model-control-mode poll
+  ERG_GRPC_PORT=9000 erg serve --settings erg.toml
+
+SIGTERM turns health to NOT_SERVING, lets accepted requests finish and exits with 0.
+"""
+"""The \\b has click keep the lines as they are."""
+
+
+@click.command(cls=GroupedCommand, short_help="Serve a model repository over gRPC.", help=_SERVE_HELP)
 @click.option(
     "--settings",
     "settings_file",
@@ -105,16 +118,7 @@ def _setting_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @_setting_options
 def serve(settings_file: Path | None, **stated: Any) -> None:
-    r"""Serve the models of a repository over the Open Inference Protocol (gRPC).
-
-    \b
-    Examples:
-      erg serve --model-repository model_repo
-      erg serve --model-repository model_repo --model-control-mode poll
-      ERG_GRPC_PORT=9000 erg serve --settings erg.toml
-
-    SIGTERM turns health to NOT_SERVING, lets accepted requests finish and exits with 0.
-    """
+    """Run the server until it is told to stop; its exit status is the process's."""
     try:
         values = read_settings_file(settings_file) if settings_file else {}
         values |= {name: value for name, value in stated.items() if value is not None and value != ()}

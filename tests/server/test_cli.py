@@ -43,6 +43,12 @@ def invoke(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+def test_helps_examples_stand_on_lines_of_their_own() -> None:
+    text = invoke("serve", "--help")[1]
+    assert "\n    ERG_GRPC_PORT=9000 erg serve --settings erg.toml\n" in text
+    assert "\\b" not in text
+
+
 def test_help_lists_every_flag_under_the_heading_of_its_group() -> None:
     status, text = invoke("serve", "--help")
     assert status == 0
