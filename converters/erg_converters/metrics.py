@@ -49,7 +49,12 @@ def estimate(
     """
     baseline, value, drop = _METRICS[settings.metric](rows(source), rows(variant), labels)
     low, high = interval(
-        len(source), drop, confidence=settings.confidence, resamples=settings.resamples, seed=settings.seed
+        len(source),
+        drop,
+        confidence=settings.confidence,
+        resamples=settings.resamples,
+        seed=settings.seed,
+        center=baseline - value if settings.metric in _OF_PAIRS else None,
     )
     return Estimate(
         value=value,
@@ -155,6 +160,8 @@ def _ranks(values: Values) -> Values:
     return np.asarray((ends - (counts - 1) / 2.0)[inverse])
 
 
+_OF_PAIRS = frozenset({"spearman"})
+"""Metrics of pairs of samples: a resample has fewer that differ, and their ranks lie further apart."""
 _METRICS: Mapping[str, Callable[[Sequence[Values], Sequence[Values], Labels | None], _Compared]] = {
     "cosine": _cosine,
     "spearman": _spearman,

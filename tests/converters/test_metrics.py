@@ -106,6 +106,15 @@ def test_the_interval_covers_the_true_mean_about_as_often_as_it_says():
     assert 163 <= covered <= 197
 
 
+@pytest.mark.parametrize("noise", [1e-3, 1e-2])
+def test_the_interval_of_pair_similarities_holds_what_was_found_however_small(noise: float) -> None:
+    random = np.random.default_rng(3)
+    source = [random.standard_normal(32) for _ in range(120)]
+    variant = [row + noise * random.standard_normal(32) for row in source]
+    found = estimate(settings("spearman"), source, variant, None)
+    assert found.low < found.drop < found.high
+
+
 def test_a_pairing_takes_out_what_both_find_hard():
     hard = RANDOM.normal(0, 10, 200)
     paired = interval(200, lambda i: float((hard[i] + 1 - hard[i]).mean()), confidence=0.95, resamples=200, seed=0)
