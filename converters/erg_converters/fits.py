@@ -9,11 +9,10 @@ import os
 from pathlib import Path
 
 from erg_converters.data import Dataset
+from erg_converters.metrics import LEAST_SAMPLES
 from erg_converters.settings import Recipe
 from erg_converters.sources.base import Source
 from erg_converters.tables import suggestion
-
-_LEAST_SAMPLES = {"spearman": 3}
 
 
 def check_machine(recipe: Recipe) -> None:
@@ -55,6 +54,6 @@ def check_gate(recipe: Recipe, source: Source, evaluation: Dataset | None) -> No
         raise place.error(
             "metric", 'is top1, which needs labels, and the evaluation data has none; "agreement" needs none'
         )
-    least = _LEAST_SAMPLES.get(gate.metric, 1)
+    least = LEAST_SAMPLES.get(gate.metric, 1)
     if len(evaluation) < least:
         raise place.error("metric", f"is {gate.metric}, which needs {least} samples, and there is {len(evaluation)}")

@@ -16,6 +16,9 @@ from erg_converters.sources.base import Array
 MAX_PAIRS = 4000
 """Pairs of a resample: ranking more takes longer and moves the interval's bounds less than another seed does."""
 
+LEAST_SAMPLES: Mapping[str, int] = {"spearman": 3}
+"""What a metric needs where one sample is not enough."""
+
 Values = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
@@ -119,8 +122,11 @@ def _max_difference(source: Sequence[Values], variant: Sequence[Values], _: Labe
 def _spearman(source: Sequence[Values], variant: Sequence[Values], _: Labels | None) -> _Compared:
     """Rank correlation of the samples' pair similarities with the source's (Spearman, 1904)."""
     count = len(source)
-    if count < 3:
-        raise ConversionError(f"gate.metric spearman compares pairs, and {count} samples make too few; take 3 or more")
+    least = LEAST_SAMPLES["spearman"]
+    if count < least:
+        raise ConversionError(
+            f"gate.metric spearman compares pairs, and {count} samples make too few; take {least} or more"
+        )
     ours, theirs = _similarities(variant), _similarities(source)
     value = _rank_correlation(ours[np.triu_indices(count, 1)], theirs[np.triu_indices(count, 1)])
     pairs = np.random.default_rng(0).integers(0, count, (2, min(MAX_PAIRS, count * (count - 1) // 2)))

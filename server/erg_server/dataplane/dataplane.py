@@ -90,7 +90,7 @@ class DataPlane:
             ErgError: it was not accepted; `on_done` is then never called.
         """
         served = self.registry.resolve(request.model_name, request.model_version)
-        traced = self._tracer.enabled and self._tracer.sample(request.model_name)
+        traced = self._sampled(request)
         if not request.outputs and not traced:
             return served.submit(request, on_done)
 

@@ -87,8 +87,10 @@ class DynamicBatcher:
         self._batches = policy is not None and limits.max_rows > 1
         self._delay_ns = policy.max_queue_delay_us * 1000 if policy is not None and self._batches else 0
         self._preferred = tuple(sorted(policy.preferred_batch_sizes)) if policy is not None and self._batches else ()
-        # What fills a batch where rows are not padded; otherwise it depends on their length.
-        self._full_at = self._preferred[0] if self._preferred and self._delay_ns else limits.max_rows
+        # What fills a batch, unless padding allows fewer rows. A preferred size lets a batch go at once; with no delay
+        # to skip it makes no difference.
+        first = self._preferred[0] if self._preferred and self._delay_ns else limits.max_rows
+        self._full_rows_at_most = min(first, limits.max_rows)
         # (queued_ns, sequence, push number, key) of bucket heads, oldest first; stale once its request left. The push
         # number is unique, so that keys, which need not be comparable, never are compared.
         self._heads: dict[int, list[tuple[int, int, int, Hashable]]] = {}
@@ -244,8 +246,8 @@ class DynamicBatcher:
 
     def _full_rows(self, bucket: Bucket) -> int:
         if not self.limits.max_padded_elements:
-            return min(self._full_at, self.limits.max_rows)
-        return min(self._full_at, self.row_limit(self._ceiling(bucket.head.length)))
+            return self._full_rows_at_most
+        return min(self._full_rows_at_most, self.row_limit(self._ceiling(bucket.head.length)))
 
     def _retrack(self, level: int, key: Hashable) -> None:
         """Restate a bucket's head and fullness after requests left it."""

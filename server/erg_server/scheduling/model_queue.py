@@ -28,9 +28,8 @@ class ModelQueue:
     batcher: DynamicBatcher
     keeps_order: bool = field(init=False)
     latency: LatencyModel = field(default_factory=LatencyModel)
-    # Batches that workers hold, and their rows.
+    # Batches that workers hold.
     running: int = 0
-    running_rows: int = 0
     # Until when waiting requests are gathered for the next batch, because one that is short is under way.
     gather_until_ns: int = 0
     # Rows that each worker, by name, runs or has staged.
@@ -45,6 +44,11 @@ class ModelQueue:
     def __post_init__(self) -> None:
         """Look once at what every request would ask."""
         self.keeps_order = self.spec.batching is not None and self.spec.batching.preserve_ordering
+
+    @property
+    def running_rows(self) -> int:
+        """Rows that workers run or have staged."""
+        return sum(self.held_rows.values())
 
     @property
     def idle(self) -> bool:

@@ -158,7 +158,7 @@ class RequestQueue:
 
     def level_numbers(self) -> list[int]:
         """The non-empty levels' numbers, most urgent first."""
-        return sorted(self._levels) if len(self._levels) > 1 else list(self._levels)
+        return sorted(self._levels)
 
     def next_expiry_ns(self) -> int | None:
         """When the next request expires, or None."""

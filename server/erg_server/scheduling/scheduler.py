@@ -248,14 +248,12 @@ class Scheduler:
         # than two that are handed over apart.
         queue.gather_until_ns = now_ns + _LATE_NS if batch.predicted_ns < HANDOVER_NS else 0
         queue.running += 1
-        queue.running_rows += rows
         queue.held_rows[worker.name] = queue.held_rows.get(worker.name, 0) + rows
 
     def _on_done(
         self, queue: ModelQueue, worker: SchedulableWorker, batch: DispatchedBatch, result: BatchResult | ErgError
     ) -> None:
         queue.running -= 1
-        queue.running_rows -= batch.rows
         queue.held_rows[worker.name] -= batch.rows
         if isinstance(result, ErgError):
             for entry in batch.entries:

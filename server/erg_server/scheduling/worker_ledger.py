@@ -39,15 +39,8 @@ class WorkerLedger:
 
     def soonest(self, able: Sequence[SchedulableWorker]) -> SchedulableWorker | None:
         """Of the workers with a free slot, the one that is done first; None if there is none."""
-        best: SchedulableWorker | None = None
-        best_ns = 0
-        for worker in able:
-            free = worker.free_slots
-            if free == worker.slots:
-                return worker
-            if free and (best is None or self._busy_until_ns[worker.name] < best_ns):
-                best, best_ns = worker, self._busy_until_ns[worker.name]
-        return best
+        free = [worker for worker in able if worker.free_slots]
+        return min(free, key=self._until_ns, default=None)
 
     def stage_ns(self, worker: SchedulableWorker) -> int:
         """From when a worker may get its next batch; 0 for one that holds none."""
