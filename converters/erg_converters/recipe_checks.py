@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from erg_server.datatype import DataType
 from erg_server.errors import ErgError
 from erg_server.repository.layout import check_name
-from erg_server.tensor import DataType
 
 from erg_converters.errors import RecipeError
 from erg_converters.settings import SOURCE_CANDIDATE, DataSettings, InputSettings, Recipe

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 from erg_server.backends.base import ModelLoad
+from erg_server.datatype import DataType
 from erg_server.devices.device import Device
 from erg_server.pb.model_config_pb2 import ModelConfig
 from erg_server.repository.spec import ModelSpec, datatype_to_config
-from erg_server.tensor import DataType
 from google.protobuf import text_format
 from onnx import TensorProto, helper
 

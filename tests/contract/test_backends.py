@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pytest
 from erg_server.backends.base import Backend, LoadedModel
 from erg_server.backends.registry import create_backend
+from erg_server.datatype import DATATYPES, DataType
 from erg_server.devices.device import Device
 from erg_server.errors import FailedPreconditionError, InvalidArgumentError, UnimplementedError
-from erg_server.tensor import DATATYPES, DataType
-from erg_server.workers.main import resident_bytes
+from erg_server.workers.loop import resident_bytes
 
 from tests.contract import onnx_models
 from tests.contract.onnx_models import WIDTH, model_load

@@ -15,10 +15,11 @@ from tests.fuzz import fuzzer
 from tests.fuzz.script import Script
 
 with fuzzer.instrumented(__name__):
+    from erg_server.datatype import DATATYPES, DataType
     from erg_server.errors import InvalidArgumentError
     from erg_server.pb import inference_pb2 as pb
     from erg_server.request import InferenceRequest
-    from erg_server.tensor import DATATYPES, DataType, Tensor
+    from erg_server.tensor import Tensor
     from erg_server.transports import infer_wire
     from erg_server.transports.base import CallContext
     from erg_server.transports.codec import REGION, REGION_BYTES, decode_request

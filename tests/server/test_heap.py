@@ -12,7 +12,7 @@ MIB = 1 << 20
 PROGRAM = """
 import gc
 from erg_server import heap
-from erg_server.workers.main import resident_bytes
+from erg_server.workers.loop import resident_bytes
 {setting}
 before = resident_bytes()
 blocks = [bytes(600_000) + b"x" for _ in range({count})]

@@ -6,16 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from erg_server.datatype import DATATYPES, DataType
 from erg_server.errors import InvalidArgumentError
-from erg_server.tensor import (
-    DATATYPES,
-    DataType,
-    Tensor,
-    count_bytes_elements,
-    datatype_of,
-    iter_bytes_elements,
-    pack_bytes_elements,
-)
+from erg_server.tensor import Tensor, count_bytes_elements, datatype_of, iter_bytes_elements, pack_bytes_elements
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from erg_server.tensor import DataType
+from erg_server.datatype import DataType
 
 if TYPE_CHECKING:
     import torch

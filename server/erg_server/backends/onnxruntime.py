@@ -10,9 +10,9 @@ import numpy as np
 import onnxruntime as ort
 
 from erg_server.backends.base import Array, ModelLoad
+from erg_server.datatype import DataType
 from erg_server.errors import ErgError, FailedPreconditionError, InternalError, InvalidArgumentError, UnimplementedError
 from erg_server.repository.spec import PRECISION_PARAMETER
-from erg_server.tensor import DataType
 
 ONNX_BFLOAT16 = 16
 """TensorProto.BFLOAT16, for which numpy has no dtype."""
@@ -24,7 +24,7 @@ class OnnxRuntimeModel:
     """One session."""
 
     def __init__(self, session: ort.InferenceSession, model: ModelLoad) -> None:
-        self._session = session
+        self._session: Any = session
         self._inputs = [(spec.name, spec.datatype) for spec in model.spec.inputs]
         self._outputs = [spec.name for spec in model.spec.outputs]
         self._bytes_outputs = [spec.datatype is DataType.BYTES for spec in model.spec.outputs]
@@ -51,7 +51,7 @@ class OnnxRuntimeModel:
 
     def close(self) -> None:
         """Drop the session, and with it its arena."""
-        del self._session
+        self._session = None
 
     def _run(self, feeds: dict[str, Any]) -> Sequence[Any]:
         if not self._answers_bf16:

@@ -21,6 +21,7 @@ import numpy as np
 from erg_server.backends.base import Array, ModelLoad
 from erg_server.backends.openvino_library import cause, new_core, ov
 from erg_server.backends.openvino_shapes import ShapeCheck
+from erg_server.datatype import DataType
 from erg_server.errors import (
     ErgError,
     FailedPreconditionError,
@@ -29,7 +30,6 @@ from erg_server.errors import (
     UnimplementedError,
 )
 from erg_server.repository.spec import PRECISION_PARAMETER, TensorSpec
-from erg_server.tensor import DataType
 
 log = logging.getLogger(__name__)
 

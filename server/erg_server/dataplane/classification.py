@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from erg_server.datatype import DataType
 from erg_server.errors import InvalidArgumentError
-from erg_server.tensor import DataType, Tensor, pack_bytes_elements
+from erg_server.tensor import Tensor, pack_bytes_elements
 
 
 def classify(tensor: Tensor, count: int, labels: tuple[str, ...], *, batched: bool) -> Tensor:

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from erg_server.clock import MonotonicClock
+from erg_server.datatype import DataType
 from erg_server.errors import ErgError, FailedPreconditionError, InvalidArgumentError
 from erg_server.models.served_model import ServedModel
 from erg_server.repository.layout import contained_path, read_text
 from erg_server.repository.repository import ModelDefinition
 from erg_server.repository.spec import ModelSpec, TensorSpec, WarmupInput, WarmupSpec
 from erg_server.request import InferenceRequest
-from erg_server.tensor import DataType, Tensor, pack_bytes_elements
+from erg_server.tensor import Tensor, pack_bytes_elements
 
 log = logging.getLogger(__name__)
 

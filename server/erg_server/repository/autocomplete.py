@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from erg_server.datatype import DataType
 from erg_server.pb import model_config_pb2 as pb
 from erg_server.repository.config import ConfigDocument
 from erg_server.repository.manifest import Artifact
@@ -19,7 +20,6 @@ from erg_server.repository.onnx_safety import read_onnx
 from erg_server.repository.onnx_signature import OnnxSignature, OnnxTensor, signature_of
 from erg_server.repository.problem import ConfigError, Problem, did_you_mean
 from erg_server.repository.spec import datatype_from_config, datatype_to_config
-from erg_server.tensor import DataType
 
 DEFAULT_MAX_BATCH_SIZE = 4
 """Triton's default: the signature that clients see of a model without a configuration is the same on both servers."""

@@ -12,8 +12,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from erg_server.datatype import DataType
 from erg_server.errors import InvalidArgumentError
-from erg_server.tensor import DataType, Tensor, count_bytes_elements
+from erg_server.tensor import Tensor, count_bytes_elements
 
 _T = TypeVar("_T")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from erg_server.tensor import DataType
+from erg_server.datatype import DataType
 
 _DATATYPES: Mapping[int, DataType] = {
     onnx.TensorProto.BOOL: DataType.BOOL,

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from erg_server.datatype import DataType
 from erg_server.pb import model_config_pb2 as pb
 from erg_server.repository.config import ConfigDocument
 from erg_server.repository.problem import Problem, did_you_mean
 from erg_server.repository.spec import datatype_from_config
-from erg_server.tensor import DataType
 
 _KEY = "erg.padding"
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, Self
 
+from erg_server.datatype import DataType
 from erg_server.errors import InvalidArgumentError
 from erg_server.pb import model_config_pb2 as pb
-from erg_server.tensor import DataType
 
 TimeoutAction = Literal["REJECT", "DELAY"]
 InstanceKind = Literal["AUTO", "CPU", "GPU", "MODEL"]

@@ -8,10 +8,11 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
+from erg_server.datatype import DataType
 from erg_server.errors import InternalError
 from erg_server.repository.spec import ModelSpec, PaddedInput, PaddingRule, TensorSpec
 from erg_server.scheduling.request_queue import QueuedRequest
-from erg_server.tensor import Buffer, DataType, Tensor
+from erg_server.tensor import Buffer, Tensor
 from erg_server.workers.process import BatchInput, BatchOutput
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from erg_server.errors import ErgError
@@ -70,14 +70,26 @@ class ModelQueue:
         entry.on_done = in_order
 
 
-@dataclass(slots=True, kw_only=True)
 class DispatchedBatch:
     """A batch on its way through a worker, which nothing changes. `padded` and `real` count its inputs' elements."""
 
-    entries: Sequence[QueuedRequest]
-    rows: int
-    key: Hashable
-    reason: str
-    predicted_ns: int
-    padded: int
-    real: int
+    __slots__ = ("entries", "key", "padded", "predicted_ns", "real", "reason", "rows")
+
+    def __init__(
+        self,
+        entries: list[QueuedRequest],
+        *,
+        rows: int,
+        key: Hashable,
+        reason: str,
+        predicted_ns: int,
+        padded: int,
+        real: int,
+    ) -> None:
+        self.entries = entries
+        self.rows = rows
+        self.key = key
+        self.reason = reason
+        self.predicted_ns = predicted_ns
+        self.padded = padded
+        self.real = real

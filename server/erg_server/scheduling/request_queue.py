@@ -21,7 +21,7 @@ class RequestState(enum.Enum):
     FINISHED = enum.auto()
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, init=False, eq=False)
 class QueuedRequest:
     """A request on its way through the scheduler, which is the only one to change it.
 
@@ -34,13 +34,40 @@ class QueuedRequest:
     key: Hashable
     on_done: Callable[[InferenceResponse | ErgError], None]
     phases: Phases
-    length: int = 0
-    level: int = 1
-    nbytes: int = 0
-    expires_ns: int | None = None
-    delayable: bool = False
-    state: RequestState = RequestState.NEW
-    sequence: int = 0
+    length: int
+    level: int
+    nbytes: int
+    expires_ns: int | None
+    delayable: bool
+    state: RequestState
+    sequence: int
+
+    def __init__(
+        self,
+        *,
+        request: InferenceRequest,
+        rows: int,
+        key: Hashable,
+        on_done: Callable[[InferenceResponse | ErgError], None],
+        phases: Phases,
+        length: int = 0,
+        level: int = 1,
+        nbytes: int = 0,
+        expires_ns: int | None = None,
+        delayable: bool = False,
+    ) -> None:
+        self.request = request
+        self.rows = rows
+        self.key = key
+        self.on_done = on_done
+        self.phases = phases
+        self.length = length
+        self.level = level
+        self.nbytes = nbytes
+        self.expires_ns = expires_ns
+        self.delayable = delayable
+        self.state = RequestState.NEW
+        self.sequence = 0
 
 
 DELAYED_LEVEL = 1 << 62

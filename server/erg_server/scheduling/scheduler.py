@@ -225,7 +225,7 @@ class Scheduler:
         try:
             inputs, padded, real = queue.layout.assemble(entries)
             batch = DispatchedBatch(
-                entries=entries,
+                entries,
                 rows=rows,
                 key=ready.key,
                 reason=ready.reason.value,

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 
 # Not frozen, which would make making one, as each call does, twice as slow; nothing changes one.
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, init=False)
 class CallContext:
     """What a method may know of its call.
 
@@ -18,8 +18,19 @@ class CallContext:
     """
 
     arrival_ns: int
-    deadline_ns: int | None = None
-    metadata: tuple[tuple[str, str | bytes], ...] = ()
+    deadline_ns: int | None
+    metadata: tuple[tuple[str, str | bytes], ...]
+
+    def __init__(
+        self,
+        *,
+        arrival_ns: int,
+        deadline_ns: int | None = None,
+        metadata: tuple[tuple[str, str | bytes], ...] = (),
+    ) -> None:
+        self.arrival_ns = arrival_ns
+        self.deadline_ns = deadline_ns
+        self.metadata = metadata
 
 
 Done = Callable[[Sequence[bytes | memoryview] | None, BaseException | None], None]

@@ -8,10 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from erg_server.datatype import DATATYPES, DataType
 from erg_server.errors import InvalidArgumentError
 from erg_server.pb import inference_pb2 as pb
 from erg_server.request import InferenceRequest, InferenceResponse, Parameter, RequestedOutput
-from erg_server.tensor import DATATYPES, Buffer, DataType, Tensor, count_bytes_elements, pack_bytes_elements
+from erg_server.tensor import Buffer, Tensor, count_bytes_elements, pack_bytes_elements
 
 MAX_TENSORS = 1024
 MAX_DIMENSIONS = 16

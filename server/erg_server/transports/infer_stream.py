@@ -194,7 +194,7 @@ class InferStream(Generic[M, A]):
         if isinstance(answer, ErgError):
             return self._failed(answer, request.id, final=final)
         if final:
-            answer.parameters = answer.parameters | {FINAL: True}
+            answer.parameters = {**answer.parameters, FINAL: True}
         try:
             return self._codec.write(answer, request.outputs)
         except Exception as error:  # noqa: BLE001 (whatever it is, the caller is told and the stream goes on)

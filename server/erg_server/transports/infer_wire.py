@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
+from erg_server.datatype import DataType
 from erg_server.errors import InvalidArgumentError
 from erg_server.pb import inference_pb2 as pb
 from erg_server.request import InferenceRequest, InferenceResponse, Parameter, RequestedOutput
-from erg_server.tensor import Buffer, DataType, Tensor
+from erg_server.tensor import Buffer, Tensor
 from erg_server.transports.base import CallContext
 from erg_server.transports.codec import REGION, Regions, decode_request, encode_response
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from erg_server import errors
+from erg_server.datatype import DATATYPES, DataType
 from erg_server.errors import ErgError, InternalError, StatusCode
-from erg_server.tensor import DATATYPES, DataType
 
 MAX_FRAME_BYTES = 128 << 10
 """Within the default buffer of a local socket; only a configuration of thousands of tensors comes near."""
@@ -36,7 +36,7 @@ class Kind(enum.IntEnum):
     FAILED = 9
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class SlotTensor:
     """A tensor in a slot: its position in the model's signature, and where its bytes are from the slot's start.
 
@@ -48,6 +48,14 @@ class SlotTensor:
     shape: tuple[int, ...]
     offset: int
     nbytes: int
+
+    # Written out, for a generated one is not compiled.
+    def __init__(self, index: int, datatype: DataType, shape: tuple[int, ...], offset: int, nbytes: int) -> None:
+        self.index = index
+        self.datatype = datatype
+        self.shape = shape
+        self.offset = offset
+        self.nbytes = nbytes
 
 
 _RUN = struct.Struct("<BBHI")  # kind, slot, tensors, model handle

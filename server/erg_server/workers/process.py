@@ -10,12 +10,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Protocol
 
+from erg_server.datatype import DataType
 from erg_server.devices.device import Device
 from erg_server.errors import ErgError, InternalError, ResourceExhaustedError, UnavailableError
-from erg_server.tensor import DataType
 from erg_server.workers import frames
 from erg_server.workers.frames import MAX_FRAME_BYTES, Kind, SlotTensor
 from erg_server.workers.slab import Slab, aligned
@@ -39,25 +39,28 @@ class BatchInput(Protocol):
         ...
 
 
-# Not frozen, which would make making them several times as slow; nothing changes one.
-@dataclass(slots=True)
 class BatchOutput:
     """One output of a batch. `data` lies in the slab and is valid only while `on_done` runs."""
 
-    index: int
-    datatype: DataType
-    shape: tuple[int, ...]
-    data: memoryview
+    __slots__ = ("data", "datatype", "index", "shape")
+
+    def __init__(self, index: int, datatype: DataType, shape: tuple[int, ...], data: memoryview) -> None:
+        self.index = index
+        self.datatype = datatype
+        self.shape = shape
+        self.data = data
 
 
-@dataclass(slots=True)
 class BatchResult:
     """What a batch gave, and how long the worker took: views made, model run, outputs written (nanoseconds)."""
 
-    outputs: list[BatchOutput]
-    input_ns: int
-    infer_ns: int
-    output_ns: int
+    __slots__ = ("infer_ns", "input_ns", "output_ns", "outputs")
+
+    def __init__(self, outputs: list[BatchOutput], input_ns: int, infer_ns: int, output_ns: int) -> None:
+        self.outputs = outputs
+        self.input_ns = input_ns
+        self.infer_ns = infer_ns
+        self.output_ns = output_ns
 
 
 OnDone = Callable[["BatchResult | ErgError"], None]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from erg_server.backends.identity import IdentityBackend, IdentityModel
+from erg_server.datatype import DataType
 from erg_server.errors import InvalidArgumentError
-from erg_server.tensor import DataType
 
 from tests.contract.onnx_models import Values, model_load
 

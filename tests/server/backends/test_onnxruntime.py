@@ -8,9 +8,9 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from erg_server.backends.onnxruntime import OnnxRuntimeBackend, execution_providers, session_options
+from erg_server.datatype import DataType
 from erg_server.devices.device import Device
 from erg_server.errors import FailedPreconditionError, InvalidArgumentError, UnimplementedError
-from erg_server.tensor import DataType
 from onnx import TensorProto, helper
 
 from tests.contract import onnx_models

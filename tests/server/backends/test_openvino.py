@@ -13,6 +13,7 @@ import pytest
 from erg_server.backends.base import ModelLoad
 from erg_server.backends.openvino import OpenVinoBackend, OpenVinoModel, compile_properties
 from erg_server.backends.openvino_library import new_core
+from erg_server.datatype import DataType
 from erg_server.devices.device import Device
 from erg_server.errors import (
     FailedPreconditionError,
@@ -22,7 +23,6 @@ from erg_server.errors import (
 )
 from erg_server.pb.model_config_pb2 import ModelConfig
 from erg_server.repository.spec import ModelSpec, TensorSpec
-from erg_server.tensor import DataType
 from onnx import TensorProto, helper, numpy_helper
 
 CPU = Device(kind="cpu", id=0)

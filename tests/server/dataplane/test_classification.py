@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from erg_server.dataplane.classification import classify
+from erg_server.datatype import DataType
 from erg_server.errors import InvalidArgumentError
-from erg_server.tensor import DataType, Tensor
+from erg_server.tensor import Tensor
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from erg_server.clock import MonotonicClock
+from erg_server.datatype import DataType
 from erg_server.devices.device import Device
 from erg_server.errors import ErgError
 from erg_server.models.loader import ModelLoader
@@ -17,7 +18,7 @@ from erg_server.repository.repository import ModelRepository
 from erg_server.request import InferenceRequest, InferenceResponse, RequestedOutput
 from erg_server.scheduling.scheduler import Scheduler
 from erg_server.telemetry.meter import Meter
-from erg_server.tensor import DataType, Tensor
+from erg_server.tensor import Tensor
 from erg_server.workers.process import BatchInput, BatchOutput, BatchResult, OnDone
 from erg_server.workers.supervisor import LoadReport, Worker, WorkerMemory, WorkerModel
 

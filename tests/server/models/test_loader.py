@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from erg_server.datatype import DataType
 from erg_server.errors import ErgError, FailedPreconditionError, InternalError, InvalidArgumentError, NotFoundError
 from erg_server.models.loader import choose_workers
 from erg_server.repository.manifest import Artifact, Golden, Manifest, Selection
 from erg_server.repository.publication import publish
-from erg_server.tensor import DataType, Tensor
+from erg_server.tensor import Tensor
 
 from tests.server.models.harness import CONFIG, FakeWorker, Harness, tensor
 from tests.server.repository.builders import relu

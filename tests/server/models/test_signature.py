@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from erg_server.datatype import DataType
 from erg_server.errors import InvalidArgumentError
 from erg_server.models.signature import Signature
 from erg_server.request import InferenceRequest, RequestedOutput
-from erg_server.tensor import DataType, Tensor
+from erg_server.tensor import Tensor
 
 from tests.server.scheduling.builders import model_spec
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from erg_server.datatype import DataType
 from erg_server.repository.manifest import (
     Accuracy,
     Artifact,
@@ -20,7 +21,7 @@ from erg_server.repository.manifest import (
     load_manifest,
     verify_files,
 )
-from erg_server.tensor import DataType, Tensor
+from erg_server.tensor import Tensor
 from hypothesis import given
 from hypothesis import strategies as st
 

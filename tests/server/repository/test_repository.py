@@ -2,12 +2,12 @@ import json
 from pathlib import Path
 
 import pytest
+from erg_server.datatype import DataType
 from erg_server.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from erg_server.repository.manifest import Manifest, ManifestError
 from erg_server.repository.problem import ConfigError
 from erg_server.repository.publication import publish
 from erg_server.repository.repository import ModelRepository
-from erg_server.tensor import DataType
 
 from tests.server.repository.builders import IDENTITY_CONFIG, add_model, external_tensor, relu
 

@@ -4,13 +4,13 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from erg_server.datatype import DataType
 from erg_server.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from erg_server.repository.manifest import Artifact, Manifest, ManifestError, Selection
 from erg_server.repository.problem import ConfigError
 from erg_server.repository.publication import publish
 from erg_server.repository.repository import ModelDefinition, ModelRepository
 from erg_server.repository.selection import ServingPlan
-from erg_server.tensor import DataType
 
 from tests.server.repository.builders import external_tensor, relu
 

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from erg_server.datatype import DataType
 from erg_server.errors import InternalError
 from erg_server.request import InferenceRequest, Phases, RequestedOutput
 from erg_server.scheduling.batch import BatchLayout
 from erg_server.scheduling.request_queue import QueuedRequest
-from erg_server.tensor import DataType, Tensor
+from erg_server.tensor import Tensor
 from erg_server.workers.process import BatchOutput
 
 from tests.server.scheduling.builders import model_spec

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from erg_server.datatype import DataType
 from erg_server.errors import ErgError, InvalidArgumentError
 from erg_server.pb import inference_pb2 as pb
 from erg_server.request import InferenceResponse
-from erg_server.tensor import DataType, Tensor, pack_bytes_elements
+from erg_server.tensor import Tensor, pack_bytes_elements
 from erg_server.transports.codec import MAX_DIMENSIONS, MAX_TENSORS, decode_request, encode_response
 from google.protobuf.message import DecodeError
 from hypothesis import example, given

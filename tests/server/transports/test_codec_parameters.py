@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from erg_server.datatype import DataType
 from erg_server.errors import InvalidArgumentError
 from erg_server.pb import inference_pb2 as pb
 from erg_server.request import InferenceResponse, RequestedOutput
-from erg_server.tensor import DataType, Tensor
+from erg_server.tensor import Tensor
 from erg_server.transports import codec
 from erg_server.transports.codec import encode_response
 

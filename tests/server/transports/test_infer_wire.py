@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from erg_server.datatype import DataType
 from erg_server.errors import ErgError, InvalidArgumentError
 from erg_server.pb import inference_pb2 as pb
 from erg_server.request import InferenceRequest, InferenceResponse, RequestedOutput
-from erg_server.tensor import DataType, Tensor
+from erg_server.tensor import Tensor
 from erg_server.transports.base import CallContext
 from erg_server.transports.codec import decode_request, encode_response
 from erg_server.transports.infer_wire import RequestReader, ResponseWriter

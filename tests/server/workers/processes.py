@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from erg_server.datatype import DataType
 from erg_server.devices.device import Device
 from erg_server.errors import ErgError
 from erg_server.scheduling.batch import ConcatenatedInput
-from erg_server.tensor import DataType
 from erg_server.workers.process import BatchResult, WorkerProcess
 
 CPU = Device(kind="cpu", id=0)

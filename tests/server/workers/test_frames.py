@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from erg_server import errors
+from erg_server.datatype import DATATYPES
 from erg_server.errors import ErgError, InternalError, InvalidArgumentError, StatusCode
-from erg_server.tensor import DATATYPES
 from erg_server.workers import frames
 from erg_server.workers.frames import MAX_FRAME_BYTES, Kind, SlotTensor
 from hypothesis import given

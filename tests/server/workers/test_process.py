@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from erg_server.backends.onnxruntime import OnnxRuntimeBackend
+from erg_server.datatype import DataType
 from erg_server.devices.device import Device
 from erg_server.errors import (
     ErgError,
@@ -24,7 +25,6 @@ from erg_server.errors import (
     NotFoundError,
     UnavailableError,
 )
-from erg_server.tensor import DataType
 from erg_server.workers import frames
 from erg_server.workers.process import BatchResult, WorkerProcess
 
@@ -303,7 +303,7 @@ async def test_a_process_that_cannot_be_spawned_is_unavailable_and_leaves_nothin
 PARENT = """
 import asyncio, sys
 import numpy as np
-from erg_server.tensor import DataType
+from erg_server.datatype import DataType
 from tests.server.workers.processes import input_of, running, submit
 from tests.server.workers.test_process import ONES, SLOW, load
 

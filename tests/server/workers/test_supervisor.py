@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from erg_server.datatype import DataType
 from erg_server.devices.device import Device
 from erg_server.errors import ErgError, ResourceExhaustedError, UnavailableError
 from erg_server.pb.model_config_pb2 import ModelConfig
 from erg_server.repository.spec import ModelSpec
 from erg_server.scheduling.batch import ConcatenatedInput
-from erg_server.tensor import DataType
 from erg_server.workers.process import BatchResult
 from erg_server.workers.supervisor import Worker, WorkerModel
 from google.protobuf import text_format

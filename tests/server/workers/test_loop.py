@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from erg_server.backends.base import Array, LoadedModel, ModelLoad
+from erg_server.backends.base import Array, Backend, LoadedModel, ModelLoad
+from erg_server.backends.registry import create_backend
+from erg_server.datatype import DataType
 from erg_server.devices.device import Device
 from erg_server.errors import InternalError, InvalidArgumentError, NotFoundError, ResourceExhaustedError
-from erg_server.tensor import DataType, Tensor
+from erg_server.tensor import Tensor
 from erg_server.workers import frames, main
 from erg_server.workers.frames import MAX_FRAME_BYTES, Kind, SlotTensor
+from erg_server.workers.loop import WorkerLoop, resident_bytes
 from erg_server.workers.slab import Slab, aligned
 
 from tests.contract.onnx_models import WIDTH, Values, model_load
@@ -108,24 +111,25 @@ class Front:
 
 @contextmanager
 def front(backend: FakeBackend | None = None) -> Iterator[Front]:
-    with pytest.MonkeyPatch.context() as patch:
-        if backend is not None:
-            patch.setattr(main, "create_backend", lambda _: backend)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        slab = Slab.create(slots=2, slot_bytes=SLOT_BYTES)
-        loop = main.WorkerLoop(theirs, slab, Device(kind="cpu", id=0))
-        thread = threading.Thread(target=loop.serve)
-        thread.start()
-        ours.settimeout(10)
-        try:
-            assert ours.recv(16) == bytes((Kind.READY,))
-            yield Front(ours, slab)
-        finally:
-            ours.close()
-            thread.join(10)
-            theirs.close()
-            slab.close()
-            assert not thread.is_alive()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    slab = Slab.create(slots=2, slot_bytes=SLOT_BYTES)
+
+    def create(name: str) -> Backend:
+        return create_backend(name) if backend is None else backend
+
+    loop = WorkerLoop(theirs, slab, Device(kind="cpu", id=0), create)
+    thread = threading.Thread(target=loop.serve)
+    thread.start()
+    ours.settimeout(10)
+    try:
+        assert ours.recv(16) == bytes((Kind.READY,))
+        yield Front(ours, slab)
+    finally:
+        ours.close()
+        thread.join(10)
+        theirs.close()
+        slab.close()
+        assert not thread.is_alive()
 
 
 def failure(frame: bytes) -> Exception:
@@ -289,7 +293,7 @@ def test_a_front_that_dies_first_ends_the_worker() -> None:
 
 
 def test_resident_bytes_follow_memory_that_is_in_use() -> None:
-    before = main.resident_bytes()
+    before = resident_bytes()
     with mmap.mmap(-1, 32 << 20) as block:  # fresh pages, which no allocator had before
         block[::4096] = b"x" * (len(block) // 4096)
-        assert main.resident_bytes() - before > 24 << 20
+        assert resident_bytes() - before > 24 << 20
