@@ -7,6 +7,8 @@ import contextlib
 import logging
 import signal
 
+import uvloop
+
 from erg_server import heap
 from erg_server.bootstrap import Server, build_server
 from erg_server.errors import UnavailableError
@@ -17,7 +19,9 @@ log = logging.getLogger(__name__)
 
 def run_server(settings: ServeSettings) -> int:
     """Serve until SIGTERM or SIGINT and return the process's exit status: 0 after a clean drain, 1 otherwise."""
-    return asyncio.run(_serve(settings))
+    factory = uvloop.new_event_loop if settings.event_loop == "uvloop" else None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(_serve(settings))
 
 
 async def _serve(settings: ServeSettings) -> int:

@@ -57,6 +57,12 @@ class ServeSettings:
         "Which gRPC server answers: Erg's own, or grpcio's, which costs ten times the CPU and is there to compare.",
         ("erg", "grpcio"),
     )
+    event_loop: str = _setting(
+        "uvloop",
+        "gRPC",
+        "What waits for sockets: uvloop, or asyncio's own loop in Python, which costs a third more CPU, to compare.",
+        ("uvloop", "asyncio"),
+    )
     grpc_unix_socket: str = _setting("", "gRPC", "Also listen on a Unix socket at this path.")
     reuse_grpc_port: bool = _setting(
         False, "gRPC", "Share the port with other servers that do too (SO_REUSEPORT); the kernel spreads connections."

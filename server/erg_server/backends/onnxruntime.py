@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
@@ -14,10 +14,10 @@ from erg_server.datatype import DataType
 from erg_server.errors import ErgError, FailedPreconditionError, InternalError, InvalidArgumentError, UnimplementedError
 from erg_server.repository.spec import PRECISION_PARAMETER
 
-ONNX_BFLOAT16 = 16
+ONNX_BFLOAT16: Final = 16
 """TensorProto.BFLOAT16, for which numpy has no dtype."""
 
-_ACCELERATORS = {"tensorrt": "TensorrtExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_ACCELERATORS: Final = {"tensorrt": "TensorrtExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OnnxRuntimeModel:

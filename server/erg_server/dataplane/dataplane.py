@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from erg_server import __version__
 from erg_server.clock import Clock
@@ -21,8 +21,8 @@ from erg_server.telemetry.meter import Meter
 from erg_server.telemetry.statistics import model_statistics
 from erg_server.telemetry.trace import Tracer
 
-SERVER_NAME = "erg"
-EXTENSIONS = (
+SERVER_NAME: Final = "erg"
+EXTENSIONS: Final = (
     "classification",
     "model_repository",
     "model_repository(unload_dependents)",

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 from erg_server.errors import ErgError, ResourceExhaustedError, UnavailableError
 from erg_server.models.signature import Signature
@@ -19,7 +20,7 @@ from erg_server.scheduling.scheduler import Scheduler
 from erg_server.telemetry.meter import ModelMeter
 from erg_server.workers.supervisor import Worker
 
-MAX_CHECKED = 4096
+MAX_CHECKED: Final = 4096
 """Forms of requests that a version remembers; they come from callers, so a full table starts again."""
 
 

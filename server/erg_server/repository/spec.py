@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from erg_server.datatype import DataType
 from erg_server.errors import InvalidArgumentError
@@ -14,10 +14,10 @@ from erg_server.pb import model_config_pb2 as pb
 TimeoutAction = Literal["REJECT", "DELAY"]
 InstanceKind = Literal["AUTO", "CPU", "GPU", "MODEL"]
 
-DEFAULT_BUCKET_STEP = 16
+DEFAULT_BUCKET_STEP: Final = 16
 """Lengths 1-16 share a batch, 17-32 the next: wide enough to fill batches, narrow enough that padding stays small."""
 
-PRECISION_PARAMETER = "INFERENCE_PRECISION_HINT"
+PRECISION_PARAMETER: Final = "INFERENCE_PRECISION_HINT"
 """The parameter that tells a backend what to run floating-point operations in: f32, bf16 or f16. OpenVINO's name."""
 
 _INSTANCE_KINDS: Mapping[int, InstanceKind] = {

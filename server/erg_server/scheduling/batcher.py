@@ -6,12 +6,12 @@ import enum
 import heapq
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from erg_server.repository.spec import BatchingPolicy, ModelSpec, PaddingRule
 from erg_server.scheduling.request_queue import Bucket, QueuedRequest, RequestQueue, RequestState
 
-_RUNNING = RequestState.RUNNING
+_RUNNING: Final = RequestState.RUNNING
 
 
 class Release(enum.StrEnum):
@@ -52,7 +52,7 @@ class Idle:
     """Nothing waits."""
 
 
-IDLE = Idle()
+IDLE: Final = Idle()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Hashable
+from typing import Final
 
-_MAX_KEYS = 256
+_MAX_KEYS: Final = 256
 """Shapes come from callers, so the table forgets the least recently used ones."""
-_WEIGHT = 0.2
+_WEIGHT: Final = 0.2
 """Of the newest batch in the running average: five batches to follow a change, and one outlier moves it a fifth."""
-UNMEASURED_ROW_NS = 1_000_000
+UNMEASURED_ROW_NS: Final = 1_000_000
 """A row's assumed time before anything ran. Only ratios matter to placement, so any value proportional to rows does."""
 
 

@@ -7,6 +7,7 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from erg_server.errors import ErgError
 from erg_server.request import InferenceRequest, InferenceResponse, Phases
@@ -70,7 +71,7 @@ class QueuedRequest:
         self.sequence = 0
 
 
-DELAYED_LEVEL = 1 << 62
+DELAYED_LEVEL: Final = 1 << 62
 """Requests that outlived a DELAY policy's timeout wait behind every other level."""
 
 

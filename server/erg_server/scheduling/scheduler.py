@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from erg_server.clock import Clock
 from erg_server.errors import CancelledError, DeadlineExceededError, ErgError, InternalError, UnavailableError
@@ -24,14 +25,14 @@ from erg_server.workers.process import BatchResult
 
 log = logging.getLogger(__name__)
 
-_FINISHED = RequestState.FINISHED
-_WHEN_TOLD_NS = sys.maxsize
+_FINISHED: Final = RequestState.FINISHED
+_WHEN_TOLD_NS: Final = sys.maxsize
 """No time brings it about: a worker will say when it has a slot."""
 
-HANDOVER_NS = 100_000
+HANDOVER_NS: Final = 100_000
 """About what a batch costs beside its model: front and worker wake for it, which took 270 µs of CPU here for batches of
 a few rows (docs/benchmarks.md). Batches that run shorter than that are worth gathering, not spreading."""
-_LATE_NS = 3 * HANDOVER_NS
+_LATE_NS: Final = 3 * HANDOVER_NS
 """How long a short batch is waited for; then something else holds its worker up."""
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from erg_server.scheduling.ports import SchedulableWorker
 
-STAGING_MARGIN_NS = 1_500_000
+STAGING_MARGIN_NS: Final = 1_500_000
 """How long before a busy worker is predicted to finish it gets its next batch: the event loop's timer resolution (1 ms)
 and the time the front takes to form it. Later, the device waits; earlier, the batch misses requests about to come (3 ms
 cost 6 % of the batch's size with 8 MiniLM callers)."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import Final
 
-LATENCY_BUCKETS_NS = tuple(
+LATENCY_BUCKETS_NS: Final = tuple(
     int(seconds * 1e9)
     for seconds in (
         0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     )
 )  # fmt: skip
 """From 100 µs, below which a network call does not come, to 30 s, steps of 2 to 2.5."""
-ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-SHARE_BUCKETS_PERCENT = (0, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90)
+ROWS_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+SHARE_BUCKETS_PERCENT: Final = (0, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90)
 
 
 class Histogram:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -14,13 +14,13 @@ from erg_server.pb import inference_pb2 as pb
 from erg_server.request import InferenceRequest, InferenceResponse, Parameter, RequestedOutput
 from erg_server.tensor import Buffer, Tensor, count_bytes_elements, pack_bytes_elements
 
-MAX_TENSORS = 1024
-MAX_DIMENSIONS = 16
-MAX_DIMENSION = (1 << 31) - 1
-MAX_EMPTY_VOLUME = 1 << 40
+MAX_TENSORS: Final = 1024
+MAX_DIMENSIONS: Final = 16
+MAX_DIMENSION: Final = (1 << 31) - 1
+MAX_EMPTY_VOLUME: Final = 1 << 40
 """Product of the axes of a zero-size tensor that are not 0."""
 
-MAX_REGION_BYTES = 1 << 30
+MAX_REGION_BYTES: Final = 1 << 30
 """What one request's inputs may copy out of shared memory; no message limit bounds that."""
 
 
@@ -40,11 +40,11 @@ class Regions(Protocol):
         ...
 
 
-REGION = "shared_memory_region"
-REGION_OFFSET = "shared_memory_offset"
-REGION_BYTES = "shared_memory_byte_size"
+REGION: Final = "shared_memory_region"
+REGION_OFFSET: Final = "shared_memory_offset"
+REGION_BYTES: Final = "shared_memory_byte_size"
 
-_BY_NAME = {datatype.value: datatype for datatype in DATATYPES}
+_BY_NAME: Final = {datatype.value: datatype for datatype in DATATYPES}
 _CONTENTS: Mapping[DataType, str] = {
     DataType.BOOL: "bool_contents",
     DataType.INT8: "int_contents",

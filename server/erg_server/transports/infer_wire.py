@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -23,13 +24,13 @@ from erg_server.tensor import Buffer, Tensor
 from erg_server.transports.base import CallContext
 from erg_server.transports.codec import REGION, Regions, decode_request, encode_response
 
-MAX_FORMS = 4096
+MAX_FORMS: Final = 4096
 """Of each kind. Shapes and names come from callers, so a full table starts again."""
 
 _NAME, _VERSION, _ID, _RAW_INPUT, _RAW_OUTPUT = 0x0A, 0x12, 0x1A, b"\x3a", b"\x32"
 """Tags of the fields of ModelInferRequest and ModelInferResponse that are read and written here."""
 
-_RAW_OUTPUT_SIZES = [_RAW_OUTPUT + bytes((size,)) for size in range(128)]
+_RAW_OUTPUT_SIZES: Final = [_RAW_OUTPUT + bytes((size,)) for size in range(128)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.message import Message
 
@@ -21,7 +21,7 @@ from erg_server.transports.infer_wire import RequestReader, ResponseWriter
 
 log = logging.getLogger(__name__)
 
-SERVICE = "inference.GRPCInferenceService"
+SERVICE: Final = "inference.GRPCInferenceService"
 
 
 class InferenceService:

@@ -12,13 +12,13 @@ import json
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from erg_server import errors
 from erg_server.datatype import DATATYPES, DataType
 from erg_server.errors import ErgError, InternalError, StatusCode
 
-MAX_FRAME_BYTES = 128 << 10
+MAX_FRAME_BYTES: Final = 128 << 10
 """Within the default buffer of a local socket; only a configuration of thousands of tensors comes near."""
 
 
@@ -58,16 +58,16 @@ class SlotTensor:
         self.nbytes = nbytes
 
 
-_RUN = struct.Struct("<BBHI")  # kind, slot, tensors, model handle
-_DONE = struct.Struct("<BBHIQQQ")  # kind, slot, tensors, flags, nanoseconds of input, infer and output
-_FAILED = struct.Struct("<BBH")  # kind, slot, status code
-_HANDLE = struct.Struct("<BxxxI")  # kind, model handle
-_LOADED = struct.Struct("<BxxxIQ")  # kind, model handle, bytes the process grew by
-_REFUSED = struct.Struct("<BxHI")  # kind, status code, model handle
-_TENSOR = struct.Struct("<HBBxxxxQQ")  # index, datatype, dimensions, offset, bytes
-_DIMS = tuple(struct.Struct(f"<{count}q") for count in range(33))
+_RUN: Final = struct.Struct("<BBHI")  # kind, slot, tensors, model handle
+_DONE: Final = struct.Struct("<BBHIQQQ")  # kind, slot, tensors, flags, nanoseconds of input, infer and output
+_FAILED: Final = struct.Struct("<BBH")  # kind, slot, status code
+_HANDLE: Final = struct.Struct("<BxxxI")  # kind, model handle
+_LOADED: Final = struct.Struct("<BxxxIQ")  # kind, model handle, bytes the process grew by
+_REFUSED: Final = struct.Struct("<BxHI")  # kind, status code, model handle
+_TENSOR: Final = struct.Struct("<HBBxxxxQQ")  # index, datatype, dimensions, offset, bytes
+_DIMS: Final = tuple(struct.Struct(f"<{count}q") for count in range(33))
 
-FINAL = 1
+FINAL: Final = 1
 """Flag of a DONE frame: no other frame answers this batch."""
 
 
@@ -191,7 +191,7 @@ def unpack_hello(frame: bytes) -> dict[str, Any]:
     return _json_object(frame[1:])
 
 
-_ERRORS = {
+_ERRORS: Final = {
     kind.code: kind
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, ErgError) and kind is not ErgError

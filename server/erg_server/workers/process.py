@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from erg_server.datatype import DataType
 from erg_server.devices.device import Device
@@ -22,7 +22,7 @@ from erg_server.workers.slab import Slab, aligned
 
 log = logging.getLogger(__name__)
 
-SLOTS = 2
+SLOTS: Final = 2
 """One batch that runs and one that is staged, so that the device never waits for the front."""
 
 

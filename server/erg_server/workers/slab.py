@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from typing import Final
 
-ALIGNMENT = 64
+ALIGNMENT: Final = 64
 """A cache line, and what vectorised kernels like their tensors to start at."""
-KEEP_BYTES = 8 << 20
+KEEP_BYTES: Final = 8 << 20
 """Memory that a slot keeps between batches; what a larger batch took beyond it goes back to the system."""
 
 

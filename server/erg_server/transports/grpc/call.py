@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import logging
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError, Message
 
@@ -24,7 +24,7 @@ from erg_server.transports.grpc.stream import Stream
 
 log = logging.getLogger(__name__)
 
-_ACCEPTED_ENCODINGS = (("grpc-accept-encoding", ",".join(ENCODINGS)),)
+_ACCEPTED_ENCODINGS: Final = (("grpc-accept-encoding", ",".join(ENCODINGS)),)
 
 
 class GrpcCall(abc.ABC):

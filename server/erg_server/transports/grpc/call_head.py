@@ -6,17 +6,20 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from erg_server.errors import StatusCode
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
-_TIMEOUT_NS = {"H": 3600 * 10**9, "M": 60 * 10**9, "S": 10**9, "m": 10**6, "u": 10**3, "n": 1}
-_CONNECTION_HEADERS = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
-_PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority"))
-_RESERVED = frozenset((b"te", b"content-type", b"user-agent", b"content-length"))
-ENCODINGS = ("identity", "gzip", "deflate")
-MAX_TIMEOUT_NS = 100 * 365 * 86_400 * 10**9
+_TIMEOUT_NS: Final = {"H": 3600 * 10**9, "M": 60 * 10**9, "S": 10**9, "m": 10**6, "u": 10**3, "n": 1}
+_CONNECTION_HEADERS: Final = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
+)
+_PSEUDO: Final = frozenset((b":method", b":scheme", b":path", b":authority"))
+_RESERVED: Final = frozenset((b"te", b"content-type", b"user-agent", b"content-length"))
+ENCODINGS: Final = ("identity", "gzip", "deflate")
+MAX_TIMEOUT_NS: Final = 100 * 365 * 86_400 * 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from erg_server.transports.grpc import frames
 from erg_server.transports.grpc.control_frames import CONTROL, FIXED_SIZE, RETIRE_PING
@@ -28,8 +29,8 @@ from erg_server.transports.grpc.request_headers import RequestHeaders, unpadded
 from erg_server.transports.grpc.stream import Call, Stream
 from erg_server.transports.grpc.stream_numbers import StreamNumbers
 
-_BLOCK_FLAGS = END_HEADERS | PADDED | PRIORITY_FLAG
-_BLOCK_EXTRA_BYTES = 261
+_BLOCK_FLAGS: Final = END_HEADERS | PADDED | PRIORITY_FLAG
+_BLOCK_EXTRA_BYTES: Final = 261
 """What HEADERS may hold beside its block: padding and priority."""
 
 

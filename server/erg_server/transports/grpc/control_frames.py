@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from erg_server.transports.grpc import frames
 from erg_server.transports.grpc.frames import ACK, ConnectionFault, ErrorCode, Setting
@@ -11,7 +11,7 @@ from erg_server.transports.grpc.frames import ACK, ConnectionFault, ErrorCode, S
 if TYPE_CHECKING:
     from erg_server.transports.grpc.connection import Connection
 
-RETIRE_PING = b"erg-last"
+RETIRE_PING: Final = b"erg-last"
 """Its answer says that the peer knows of the first GOAWAY."""
 
 
@@ -81,7 +81,7 @@ def take_ping(connection: Connection, flags: int, number: int, payload: memoryvi
     connection.spend("PING frames")
     if not flags & ACK:
         connection.outbox.frames.append(frames.ping(bytes(payload), ack=True))
-    elif connection.retiring and payload == RETIRE_PING:
+    elif connection.retiring and bytes(payload) == RETIRE_PING:
         connection.drain()
 
 
@@ -124,4 +124,4 @@ CONTROL: dict[int, Callable[[Connection, int, int, memoryview], None]] = {
     frames.GOAWAY: take_goaway,
     frames.WINDOW_UPDATE: take_window_update,
 }
-FIXED_SIZE = frozenset((frames.PRIORITY, frames.RST_STREAM, frames.PING, frames.WINDOW_UPDATE))
+FIXED_SIZE: Final = frozenset((frames.PRIORITY, frames.RST_STREAM, frames.PING, frames.WINDOW_UPDATE))

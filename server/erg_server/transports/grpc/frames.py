@@ -5,28 +5,29 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Iterable
+from typing import Final
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEADER_BYTES = 9
-DEFAULT_WINDOW = 65_535
-DEFAULT_FRAME_BYTES = 16_384
-MAX_WINDOW = (1 << 31) - 1
-MAX_FRAME_BYTES = (1 << 24) - 1
-MAX_STREAM = (1 << 31) - 1
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEADER_BYTES: Final = 9
+DEFAULT_WINDOW: Final = 65_535
+DEFAULT_FRAME_BYTES: Final = 16_384
+MAX_WINDOW: Final = (1 << 31) - 1
+MAX_FRAME_BYTES: Final = (1 << 24) - 1
+MAX_STREAM: Final = (1 << 31) - 1
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 
-END_STREAM = 0x1
-ACK = 0x1
-END_HEADERS = 0x4
-PADDED = 0x8
-PRIORITY_FLAG = 0x20
+END_STREAM: Final = 0x1
+ACK: Final = 0x1
+END_HEADERS: Final = 0x4
+PADDED: Final = 0x8
+PRIORITY_FLAG: Final = 0x20
 
-unpack_header = struct.Struct(">HBBBI").unpack_from
+unpack_header: Final = struct.Struct(">HBBBI").unpack_from
 """Length's upper 16 and lower 8 bits, type, flags, stream (whose top bit is reserved)."""
-_pack_header = struct.Struct(">HBBBI").pack
-_pack_u32 = struct.Struct(">I").pack
-_setting = struct.Struct(">HI")
+_pack_header: Final = struct.Struct(">HBBBI").pack
+_pack_u32: Final = struct.Struct(">I").pack
+_setting: Final = struct.Struct(">HI")
 
 
 class ErrorCode(enum.IntEnum):
@@ -79,7 +80,7 @@ def settings(values: Iterable[tuple[Setting, int]]) -> bytes:
     return header(len(payload), SETTINGS, 0, 0) + payload
 
 
-SETTINGS_ACK = header(0, SETTINGS, ACK, 0)
+SETTINGS_ACK: Final = header(0, SETTINGS, ACK, 0)
 
 
 def parse_settings(payload: bytes) -> list[tuple[int, int]]:

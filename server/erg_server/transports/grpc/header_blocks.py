@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
+from typing import Final
 
 import hpack
 
 from erg_server.transports.grpc.call_head import CallHead, parse_head
 from erg_server.transports.grpc.frames import ConnectionFault, ErrorCode
 
-_MAX_KEPT = 4096
-_MAX_KEPT_BYTES = 16 << 20
-_MAX_KEPT_BLOCK = 1024
-_FIELD_BYTES = 200
+_MAX_KEPT: Final = 4096
+_MAX_KEPT_BYTES: Final = 16 << 20
+_MAX_KEPT_BLOCK: Final = 1024
+_FIELD_BYTES: Final = 200
 """What a field costs beside its text, as it is kept."""
-_MAX_BEHIND = 64
-_EMPTY_TABLE = 0
+_MAX_BEHIND: Final = 64
+_EMPTY_TABLE: Final = 0
 
 _Table = tuple[int, tuple[tuple[bytes, bytes], ...]]
 """Its maximum size and its entries: all that decoding depends on."""
@@ -145,5 +146,5 @@ def _length(size: int) -> bytes:
     return bytes(out)
 
 
-STATUS_200 = b"\x88"
+STATUS_200: Final = b"\x88"
 """`:status 200`, indexed in the static table."""

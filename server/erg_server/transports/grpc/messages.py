@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import zlib
+from typing import Final
 
 from erg_server.errors import InternalError, ResourceExhaustedError, UnimplementedError
 
-PREFIX_BYTES = 5
-MIN_COMPRESSED_BYTES = 1024
+PREFIX_BYTES: Final = 5
+MIN_COMPRESSED_BYTES: Final = 1024
 """Smaller answers are sent as they are: compressing them costs more than it saves."""
-_MAX_RATIO = 1000
-_MAX_SMALL_BYTES = 1 << 20
+_MAX_RATIO: Final = 1000
+_MAX_SMALL_BYTES: Final = 1 << 20
 """Bytes out of one byte in, for what is larger than `_MAX_SMALL_BYTES`. deflate reaches 1,030, on zeros alone."""
-_WINDOW_BITS = {"gzip": 31, "deflate": 15}
+_WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}
 
 Message = bytes | bytearray | memoryview
 

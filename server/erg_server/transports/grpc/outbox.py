@@ -5,27 +5,28 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from erg_server.transports.grpc import frames
 from erg_server.transports.grpc.frames import DATA, END_HEADERS, END_STREAM, HEADERS, ConnectionFault, ErrorCode
 from erg_server.transports.grpc.header_blocks import STATUS_200, encode_headers
 from erg_server.transports.grpc.stream import Stream
 
-RESPONSE_HEADERS = STATUS_200 + encode_headers((("content-type", "application/grpc"),))
-OK_TRAILERS = encode_headers((("grpc-status", "0"),))
-CHUNK_BYTES = 64 << 10
+RESPONSE_HEADERS: Final = STATUS_200 + encode_headers((("content-type", "application/grpc"),))
+OK_TRAILERS: Final = encode_headers((("grpc-status", "0"),))
+CHUNK_BYTES: Final = 64 << 10
 """Most that one stream sends before the next one has its turn."""
-QUEUE_BYTES = 512 << 10
+QUEUE_BYTES: Final = 512 << 10
 """Most payload that leaves its stream's account before the socket has taken what left before it."""
-MAX_SENT_FRAME_BYTES = 1 << 20
+MAX_SENT_FRAME_BYTES: Final = 1 << 20
 """Of a whole answer in one frame, whatever the peer takes: the others wait behind it."""
 
-_pack_answer = struct.Struct(f">HBBBI{len(RESPONSE_HEADERS)}sHBBBIBI").pack
-_pack_message = struct.Struct(">HBBBIBI").pack
-_pack_ok = struct.Struct(f">HBBBI{len(OK_TRAILERS)}s").pack
+_pack_answer: Final = struct.Struct(f">HBBBI{len(RESPONSE_HEADERS)}sHBBBIBI").pack
+_pack_message: Final = struct.Struct(">HBBBIBI").pack
+_pack_ok: Final = struct.Struct(f">HBBBI{len(OK_TRAILERS)}s").pack
 
-DEFAULT_TABLE_BYTES = 4096
-EMPTY_TABLE = b"\x20"
+DEFAULT_TABLE_BYTES: Final = 4096
+EMPTY_TABLE: Final = b"\x20"
 """A dynamic table size update to 0."""
 
 Buffer = bytes | memoryview

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from erg_server.transports.grpc.connection import Connection
 from erg_server.transports.grpc.frames import ErrorCode
@@ -12,10 +12,10 @@ from erg_server.transports.grpc.watch import Watch
 
 log = logging.getLogger(__name__)
 
-JOIN_BYTES = 64 << 10
+JOIN_BYTES: Final = 64 << 10
 """Frames are joined into one write up to this; a larger part is written as it is, without a copy."""
-HIGH_WATER_BYTES = 256 << 10
-MAX_QUEUED_FRAMES = 1024
+HIGH_WATER_BYTES: Final = 256 << 10
+MAX_QUEUED_FRAMES: Final = 1024
 """Frames that may wait while the socket takes none. More are not provoked: nothing is read until it does."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from erg_server.transports.grpc.call_head import CallHead
 from erg_server.transports.grpc.frames import (
@@ -20,7 +20,7 @@ from erg_server.transports.grpc.stream import Stream
 if TYPE_CHECKING:
     from erg_server.transports.grpc.connection import Connection
 
-_EMPTY = memoryview(b"")
+_EMPTY: Final = memoryview(b"")
 
 
 class RequestHeaders:

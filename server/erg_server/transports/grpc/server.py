@@ -11,6 +11,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from erg_server.clock import Clock
 from erg_server.errors import StatusCode, UnavailableError
@@ -26,9 +27,9 @@ from erg_server.transports.grpc.unary_call import UnaryCall
 
 log = logging.getLogger(__name__)
 
-READ_BYTES = 256 << 10
-SWEEP_S = 1.0
-BACKLOG = 1024
+READ_BYTES: Final = 256 << 10
+SWEEP_S: Final = 1.0
+BACKLOG: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +179,7 @@ class GrpcTransport:
             )
             self._unix_paths.append(Path(address.unix_path))
             return address
-        listener = await self.loop.create_server(
+        listener: Any = await self.loop.create_server(
             accept,
             address.host,
             address.port,

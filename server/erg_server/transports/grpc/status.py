@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from erg_server.errors import ErgError, StatusCode
 from erg_server.transports.grpc.header_blocks import STATUS_200, encode_headers
 
-MAX_MESSAGE_BYTES = 6144
+MAX_MESSAGE_BYTES: Final = 6144
 """Of a status message on the wire, where a byte may take three: callers take header lists of 8 KB and more."""
 
-_CONTENT_TYPE = (("content-type", "application/grpc"),)
-RESPONSE_BLOCKS = {
+_CONTENT_TYPE: Final = (("content-type", "application/grpc"),)
+RESPONSE_BLOCKS: Final = {
     encoding: STATUS_200 + encode_headers((*_CONTENT_TYPE, ("grpc-encoding", encoding)))
     for encoding in ("gzip", "deflate")
 }

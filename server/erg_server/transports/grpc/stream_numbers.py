@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from erg_server.transports.grpc.frames import MAX_STREAM, ConnectionFault, ErrorCode
 
-REMEMBERED_RESETS = 256
+REMEMBERED_RESETS: Final = 256
 
 
 class StreamNumbers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from erg_server.errors import (
     CancelledError,
@@ -24,9 +24,9 @@ from erg_server.transports.grpc.outbox import OK_TRAILERS, RESPONSE_HEADERS
 from erg_server.transports.grpc.status import RESPONSE_BLOCKS, trailers_block
 from erg_server.transports.grpc.stream import Stream
 
-MESSAGE_OVERHEAD_BYTES = 128
+MESSAGE_OVERHEAD_BYTES: Final = 128
 """What a message that waits for its handler costs beside its bytes."""
-STREAM_PENDING_BYTES = 1 << 20
+STREAM_PENDING_BYTES: Final = 1 << 20
 """A handler that streams answers waits while as much as this has not gone out."""
 
 
