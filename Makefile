@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test check protos serve format clean
+.PHONY: help demo test check compiled protos serve format clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -13,7 +13,7 @@ help: ## List the targets
 demo: $(VENV)/.demo ## Convert MiniLM, serve it, call it with tritonclient, measure it
 	@$(BIN)/python scripts/demo.py
 
-test: $(VENV)/.test ## Lint, type-check and test everything
+test: $(VENV)/.test build/compiled/.stamp ## Lint, type-check and test everything
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python -m pytest -q
 
@@ -24,6 +24,8 @@ check: $(VENV)/.test ## ruff, mypy strict, import-linter, generated stubs, versi
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/protos.py --check
 	$(BIN)/python scripts/check_docs.py
+
+compiled: build/compiled/.stamp ## Build the wheel with its compiled modules and unpack it into build/compiled
 
 protos: $(VENV)/.test ## Generate server/erg_server/pb from protos/
 	$(BIN)/python scripts/protos.py
@@ -55,4 +57,11 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.demo
 	@echo "==> installing the development tools"
 	@$(PIP) install --progress-bar on -q -c constraints.txt -e '.[cpu,convert,loadtest,dev]'
+	@touch $@
+
+# What pip makes of this folder: tested like the source, and measured. Without a C compiler it is plain Python.
+build/compiled/.stamp: $(VENV)/.test hatch_build.py pyproject.toml $(shell find server converters loadtest/erg_loadtest -name '*.py')
+	@echo "==> building the wheel: mypyc compiles what every request goes through (about a minute)"
+	@rm -rf build/compiled
+	@$(PIP) install -q --no-deps --no-build-isolation --target build/compiled .
 	@touch $@

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from erg_server import __version__
+from erg_server.build import build_kind
 from erg_server.errors import ErgError
 from erg_server.settings import ENV_PREFIX, is_repeatable, merge, read_settings_file, setting_fields, setting_type
 
@@ -50,7 +51,7 @@ def _unavailable(name: str, error: ImportError) -> click.Command:
 
 
 @click.group(cls=PluginGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="erg")
+@click.version_option(__version__, prog_name="erg", message=f"%(prog)s %(version)s ({build_kind()})")
 def main() -> None:
     """Convert trained models into cheaper ones, serve them over gRPC, and say what a prediction costs."""
 

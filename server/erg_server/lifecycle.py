@@ -11,6 +11,7 @@ import uvloop
 
 from erg_server import heap
 from erg_server.bootstrap import Server, build_server
+from erg_server.build import build_kind
 from erg_server.errors import UnavailableError
 from erg_server.settings import ServeSettings
 
@@ -66,10 +67,11 @@ async def start(server: Server) -> None:
         server.tasks.add(asyncio.get_running_loop().create_task(_poll(server)))
     addresses = ", ".join(address for transport in server.transports for address in transport.addresses)
     log.info(
-        "serving %d models over gRPC on %s; metrics on http://%s/metrics",
+        "serving %d models over gRPC on %s; metrics on http://%s/metrics (%s)",
         len({served.name for served in server.registry.served()}),
         addresses,
         server.endpoints.address,
+        build_kind(),
     )
 
 

@@ -145,6 +145,7 @@ async def test_a_stream_answers_each_request_when_it_is_done(served: Served) -> 
     assert [answer.infer_response.id for answer in await call.rest()] == ["slow"]
 
 
+@pytest.mark.interpreted
 async def test_an_unforeseen_error_in_a_stream_is_told_with_the_requests_id(served: Served) -> None:
     def fail(_: object) -> None:
         raise RuntimeError("/secret")

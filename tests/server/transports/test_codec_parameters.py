@@ -114,6 +114,7 @@ def test_shared_memory_and_contents_do_not_mix() -> None:
         decode(message, FakeRegions(r=bytearray(16)))
 
 
+@pytest.mark.interpreted
 def test_a_request_cannot_have_more_copied_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "MAX_REGION_BYTES", 15)
     message = with_region(shared_memory_byte_size=8)

@@ -65,6 +65,7 @@ def test_messages_read_as_protobuf_reads_them_the_first_time_and_every_later_one
         assert comparable(request) == plain(raw)
 
 
+@pytest.mark.interpreted
 def test_the_second_message_of_a_form_is_read_without_protobuf(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = RequestReader(FakeRegions())
     message = infer_message(b"\1" * 8)

@@ -73,6 +73,7 @@ def test_it_has_no_name_that_another_process_could_open_and_is_not_inherited() -
     slab.close()
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("slot_bytes", [5 * PAGE, 5 * PAGE + 1, 6 * PAGE - 1])
 def test_trimming_a_slot_gives_memory_back_and_touches_no_other(
     slot_bytes: int, monkeypatch: pytest.MonkeyPatch
@@ -91,6 +92,7 @@ def test_trimming_a_slot_gives_memory_back_and_touches_no_other(
     slab.close()
 
 
+@pytest.mark.interpreted
 def test_a_slot_keeps_what_ordinary_batches_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slab_module, "KEEP_BYTES", 2 * PAGE)
     slab = Slab.create(slots=1, slot_bytes=4 * PAGE)

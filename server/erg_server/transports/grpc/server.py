@@ -14,16 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from erg_server.clock import Clock
-from erg_server.errors import StatusCode, UnavailableError
+from erg_server.errors import UnavailableError
 from erg_server.transports.base import Method
-from erg_server.transports.grpc.call import refuse
 from erg_server.transports.grpc.connection import Connection
 from erg_server.transports.grpc.header_blocks import HeaderCache
 from erg_server.transports.grpc.limits import BufferAccount, Limits
+from erg_server.transports.grpc.method_table import MethodTable
 from erg_server.transports.grpc.protocol import ConnectionProtocol
-from erg_server.transports.grpc.stream import Call, Stream
-from erg_server.transports.grpc.streaming_call import StreamingCall
-from erg_server.transports.grpc.unary_call import UnaryCall
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +60,7 @@ class GrpcTransport:
         self.loop = asyncio.get_running_loop()
         self.buffer = memoryview(bytearray(READ_BYTES))
         self.limits = limits or Limits()
-        self._methods = {method.path: method for method in methods}
+        self.methods = MethodTable(methods, self.loop, clock.now_ns)
         self._addresses = list(addresses)
         self.now_ns = clock.now_ns
         self._tls = tls
@@ -128,7 +125,7 @@ class GrpcTransport:
             cache=self._cache,
             account=self._account,
             now_ns=self.now_ns,
-            start_call=self._start_call,
+            start_call=self.methods.start_call,
         )
 
     def connected(self, protocol: ConnectionProtocol) -> None:
@@ -145,19 +142,6 @@ class GrpcTransport:
         self._connections.discard(protocol)
         if not self._connections:
             self._empty.set()
-
-    def _start_call(self, connection: Connection, stream: Stream) -> Call | None:
-        head = stream.head
-        if head.refusal is not None:
-            http_status, code, message = head.refusal
-            refuse(connection, stream, code, message, http_status)
-            return None
-        method = self._methods.get(head.path)
-        if method is None:
-            refuse(connection, stream, StatusCode.UNIMPLEMENTED, f"there is no method {head.path}")
-            return None
-        kind = UnaryCall if method.unary is not None else StreamingCall
-        return kind(connection, stream, method, self.loop, self.now_ns())
 
     async def _listen(self, address: Address) -> Address:
         def accept() -> ConnectionProtocol:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from erg_server.errors import (
-    CancelledError,
     ErgError,
     InternalError,
     ResourceExhaustedError,
@@ -16,6 +13,7 @@ from erg_server.errors import (
     UnimplementedError,
 )
 from erg_server.transports.base import Method
+from erg_server.transports.grpc.answers import send_answers
 from erg_server.transports.grpc.call import GrpcCall, encoding_of
 from erg_server.transports.grpc.connection import Connection
 from erg_server.transports.grpc.inbox import Inbox
@@ -43,7 +41,9 @@ class StreamingCall(GrpcCall):
         self._asked = False
         self._headers_sent = False
         self._encoding = encoding_of(stream.head)
-        self._task = loop.create_task(self._run())
+        handler: Any = method.stream_bytes or method.stream
+        answers = handler(self._inbox, self._context)
+        self._task = loop.create_task(send_answers(self, answers))
 
     def data(self, payload: memoryview, *, end_stream: bool) -> None:
         """Bytes of a request, for the handler to take."""
@@ -100,29 +100,36 @@ class StreamingCall(GrpcCall):
             self._connection.wake()
         return raw if self._method.stream_bytes is not None else self._parse(raw)
 
-    async def _run(self) -> None:
-        method = self._method
-        handler: Any = method.stream_bytes or method.stream
-        try:
-            answers = cast("AsyncGenerator[Any, None]", handler(self._inbox, self._context))
-            async with aclosing(answers):
-                async for answer in answers:
-                    if self._done:
-                        return
-                    self._send(answer if method.stream_bytes is not None else method.serialize(answer))
-                    if self._stream.pending_bytes > STREAM_PENDING_BYTES:
-                        await self._room()
-        except asyncio.CancelledError:
-            self._end(CancelledError("the call was cancelled"))
-            raise
-        except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets a status)
-            self._end(error)
-        else:
-            if not self._done:
-                self._release()
-                self._send_headers()
-                self._connection.outbox.trailers(self._stream, OK_TRAILERS)
-                self._connection.wake()
+    @property
+    def over(self) -> bool:
+        """Whether nobody takes answers any more."""
+        return self._done
+
+    def send(self, answer: Any) -> asyncio.Future[None] | None:
+        """Queue one answer. Returns what to wait for before the next, where the caller takes none."""
+        self._send(answer if self._method.stream_bytes is not None else self._method.serialize(answer))
+        if self._stream.pending_bytes <= STREAM_PENDING_BYTES:
+            return None
+        return self.room()
+
+    def room(self) -> asyncio.Future[None] | None:
+        """What to wait for while more than a bound has not gone out."""
+        if self._stream.pending_bytes <= STREAM_PENDING_BYTES:
+            return None
+        self._stream.drained = self._loop.create_future()
+        return self._stream.drained
+
+    def finish(self) -> None:
+        """The handler has given all its answers."""
+        if not self._done:
+            self._release()
+            self._send_headers()
+            self._connection.outbox.trailers(self._stream, OK_TRAILERS)
+            self._connection.wake()
+
+    def fail(self, error: BaseException) -> None:
+        """The handler ended with an error."""
+        self._end(error)
 
     def _send(self, parts: Any) -> None:
         size = sum(map(len, parts))
@@ -142,12 +149,6 @@ class StreamingCall(GrpcCall):
             self._headers_sent = True
             block = RESPONSE_HEADERS if self._encoding == "identity" else RESPONSE_BLOCKS[self._encoding]
             self._connection.outbox.headers(self._stream, block)
-
-    async def _room(self) -> None:
-        """Wait while the caller takes nothing."""
-        while self._stream.pending_bytes > STREAM_PENDING_BYTES:
-            self._stream.drained = self._loop.create_future()
-            await self._stream.drained
 
     def _send_error(self, code: StatusCode, message: str) -> None:
         if self._headers_sent:

@@ -36,10 +36,10 @@ class UnaryCall(GrpcCall):
             self._connection.credit(len(payload))
             return
         if end_stream and self._reader is None and self._request is None:
-            message = whole_message(payload, self._connection.limits.message_bytes)
-            if message is not None:
+            whole = whole_message(payload, self._connection.limits.message_bytes)
+            if whole is not None:
                 self._connection.credit(len(payload))
-                self._start(message)
+                self._start(whole)
                 return
         try:
             for message in self._read(payload):

@@ -50,8 +50,7 @@ def started(limits: Limits | None = None) -> tuple[Queued, Peer]:
     async def unary(_: Any, __: CallContext) -> pb.ModelInferResponse:
         raise AssertionError("start is there")
 
-    method = Method(path="/test.Service/Call", unary=unary, start=queued.start, **KINDS)
-    subject._methods[method.path] = method
+    subject.methods.add(Method(path="/test.Service/Call", unary=unary, start=queued.start, **KINDS))
     return queued, peer_of(subject)
 
 

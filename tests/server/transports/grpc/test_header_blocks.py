@@ -55,6 +55,7 @@ def test_a_kept_result_is_what_decoding_gives(steps: list, most: int) -> None:
             assert link.cached.decode(block) == parse_head(plain)
 
 
+@pytest.mark.interpreted
 def test_connections_of_the_same_kind_share_what_they_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     cache = HeaderCache()
     encoder = hpack.Encoder()
@@ -81,6 +82,7 @@ def test_a_decoder_that_was_left_behind_catches_up() -> None:
     assert ("x-id", "99") in behind.cached.decode(last).metadata
 
 
+@pytest.mark.interpreted
 def test_what_is_kept_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(header_blocks, "_MAX_KEPT_BYTES", 100_000)
     cache = HeaderCache()

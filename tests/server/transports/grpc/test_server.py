@@ -207,7 +207,7 @@ async def test_calls_end_when_their_connection_is_cut() -> None:
 
     kinds: dict[str, Any] = {"request": pb.ModelInferRequest, "response": pb.ModelInferResponse}
     async with running() as transport:
-        transport._methods["/test.Service/Call"] = Method(path="/test.Service/Call", unary=wait, **kinds)
+        transport.methods.add(Method(path="/test.Service/Call", unary=wait, **kinds))
         async with connected(transport.addresses[0]) as wire:
             wire.send(wire.peer.request(1, message(infer("x"))))
             (protocol,) = [each async for each in _connections(transport)]
