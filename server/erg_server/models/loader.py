@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from erg_server.devices.device import Device
-from erg_server.errors import ErgError, FailedPreconditionError
+from erg_server.errors import ErgError
 from erg_server.models.served_model import ServedModel
 from erg_server.models.signature import Signature
 from erg_server.models.warmup import check_golden, labels_of, run_warmup
@@ -18,6 +18,7 @@ from erg_server.repository.installed import usable_backends
 from erg_server.repository.repository import ModelDefinition, ModelRepository
 from erg_server.repository.selection import DECIDING_KEYS, ServingPlan
 from erg_server.repository.spec import ModelSpec
+from erg_server.scheduling.instance_groups import instance_limits
 from erg_server.scheduling.scheduler import Scheduler
 from erg_server.telemetry.meter import Meter, ModelMeter
 from erg_server.workers.supervisor import Worker, WorkerModel
@@ -149,27 +150,16 @@ async def _load_everywhere(workers: tuple[Worker, ...], model: WorkerModel) -> N
 
 
 def choose_workers(workers: tuple[Worker, ...], spec: ModelSpec) -> tuple[Worker, ...]:
-    """The workers a model runs on: of the kind its instance group names, all of them unless it counts fewer.
+    """The workers a model runs on: those its instance groups name, as many of each host as they count.
 
     Raises:
         FailedPreconditionError: the machine has no such device.
     """
-
-    def fits(device: Device) -> bool:
-        if spec.instance_kind == "GPU":
-            return device.kind == "gpu" and (not spec.gpus or device.id in spec.gpus)
-        return spec.instance_kind != "CPU" or device.kind == "cpu"
-
-    fitting = tuple(worker for worker in workers if fits(worker.device))
-    if spec.instance_kind in ("AUTO", "MODEL"):
-        gpus = tuple(worker for worker in fitting if worker.device.kind == "gpu")
-        fitting = gpus or fitting
-    if not fitting:
-        have = ", ".join(worker.name for worker in workers)
-        raise FailedPreconditionError(
-            f"model '{spec.name}' asks for instances of kind {spec.instance_kind}"
-            f"{f' on GPUs {list(spec.gpus)}' if spec.gpus else ''}; this server has {have}"
-        )
-    # A GPU's worker runs one batch at a time whatever the count; on CPU the count is how many cores' workers it gets.
-    count = spec.instance_count if fitting[0].device.kind == "cpu" else 0
-    return fitting[:count] if count else fitting
+    limits = instance_limits(spec, [worker.device for worker in workers])
+    chosen: list[Worker] = []
+    for worker in workers:
+        count = limits.counts.get(worker.device.host) if limits.counts else len(workers)
+        beside = sum(other.device.host == worker.device.host for other in chosen)
+        if worker.name in limits.devices and count is not None and beside < count:
+            chosen.append(worker)
+    return tuple(chosen)

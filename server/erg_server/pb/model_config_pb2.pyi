@@ -1711,16 +1711,24 @@ class ErgConfig(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PADDING_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    pinned: _builtins.bool
+    """Never evicted where --memory-budget is set; the model does not load where it does not fit beside the other pinned ones."""
+    weight: _builtins.float
+    """Its share of a device against the other models there; 0 stands for 1."""
     @_builtins.property
     def padding(self) -> Global___Padding: ...
     def __init__(
         self,
         *,
         padding: Global___Padding | None = ...,
+        pinned: _builtins.bool = ...,
+        weight: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["padding", b"padding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["padding", b"padding"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["padding", b"padding", "pinned", b"pinned", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
