@@ -229,7 +229,8 @@ class ModelSpec:
     `max_batch_size` is 0 for a model whose tensors have no batch axis of ours. `batching` is None where the server
     joins no requests. `batch_limit` caps the rows of a batch that it forms, not those of a request; 0 for no other cap
     than `max_batch_size`. `instance_groups` are all of one kind, and none where the server places the model as it sees
-    fit. A `pinned` model is never evicted; `weight` is its share of a device against the other models there.
+    fit. `objective_ns` is within what 99 of 100 requests are to be answered, 0 for no objective. A `pinned` model is
+    never evicted; `weight` is its share of a device against the other models there.
     """
 
     name: str
@@ -243,6 +244,7 @@ class ModelSpec:
     decoupled: bool = False
     batch_limit: int = 0
     instance_groups: tuple[InstanceGroup, ...] = ()
+    objective_ns: int = 0
     pinned: bool = False
     weight: float = 1.0
     default_model_filename: str = ""
@@ -285,6 +287,7 @@ class ModelSpec:
             padding=PaddingRule.from_config(config.erg.padding) if config.erg.HasField("padding") else None,
             decoupled=config.model_transaction_policy.decoupled,
             instance_groups=groups,
+            objective_ns=round(config.erg.slo.p99_ms * 1e6),
             pinned=config.erg.pinned,
             weight=config.erg.weight or 1.0,
             default_model_filename=config.default_model_filename,

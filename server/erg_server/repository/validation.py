@@ -11,6 +11,7 @@ from erg_server.pb import model_config_pb2 as pb
 from erg_server.repository.autocomplete import PLATFORMS
 from erg_server.repository.config import ConfigDocument
 from erg_server.repository.layout import check_relative
+from erg_server.repository.objective_validation import check_objective
 from erg_server.repository.padding_validation import check_padding
 from erg_server.repository.problem import Problem, did_you_mean
 
@@ -263,4 +264,5 @@ _CHECKS: tuple[_Check, ...] = (
     _check_files,
     _check_warmup,
     check_padding,
+    check_objective,
 )

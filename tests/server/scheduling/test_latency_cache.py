@@ -45,9 +45,7 @@ def test_a_damaged_file_is_told_and_ignored(tmp_path: Path, text: str, caplog: p
 
 
 @pytest.mark.parametrize("means", [{"0": 1}, {"1": -1}, {"x": 1}, {"1": None}, []])
-def test_a_damaged_entry_is_told_and_ignored(
-    tmp_path: Path, means: object, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_entry_is_told_and_ignored(tmp_path: Path, means: object, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "latency.json"
     entry = [{"key": None, "means_ns": means, "spread": 1.0}]
     path.write_text(json.dumps({"format_version": 1, "entries": {"digest cpu": entry}}))
