@@ -21,9 +21,9 @@ def test_a_sound_configuration_has_no_problems() -> None:
     dynamic_batching { preferred_batch_size: 8 max_queue_delay_microseconds: 5
       priority_levels: 2 default_priority_level: 1
       priority_queue_policy { key: 2 value { max_queue_size: 3 } } }
-    erg { padding { input { name: "ids" axis: 1 } output { name: "out" axis: 1 } } }
+    erg { padding { input { name: "ids" axis: 1 } output { name: "out" axis: 1 } }
+          pinned: true weight: 2.5 }
     instance_group { kind: KIND_CPU count: 2 }
-    erg { pinned: true weight: 2.5 }
     version_policy { all { } }
     model_warmup { name: "w" batch_size: 8
       inputs { key: "ids" value { data_type: TYPE_INT64 dims: [ 4, 2 ] zero_data: true } }
