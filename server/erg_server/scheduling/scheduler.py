@@ -79,6 +79,13 @@ class Scheduler:
             self._wake()
             await drained
 
+    def fail_waiting(self, queue: ModelQueue, error: ErgError) -> None:
+        """Answer every request that waits for a version with `error`: it cannot be brought onto a worker."""
+        for entry in queue.batcher.drain():
+            queue.meter.dequeued()
+            self._fail(queue, entry, error, "REJECTED")
+        self._check_drained(queue)
+
     def close(self, queue: ModelQueue) -> None:
         """Forget a version; requests that still wait are answered UNAVAILABLE."""
         queue.closed = True
