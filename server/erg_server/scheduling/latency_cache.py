@@ -78,19 +78,23 @@ class LatencyCache:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise ValueError(f"it has more than {_MAX_FILE_BYTES} bytes")
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"its format is {stored['format_version']}, not {FORMAT_VERSION}")
-        entries = stored["entries"]
-        if not isinstance(entries, dict):
-            raise TypeError("its entries are no table")
+        return _parse(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         log.warning("%s is no latency cache and is ignored: %s", path, error)
         return {}
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _MAX_FILE_BYTES:
+        raise ValueError(f"it has more than {_MAX_FILE_BYTES} bytes")
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    if stored["format_version"] != FORMAT_VERSION:
+        raise ValueError(f"its format is {stored['format_version']}, not {FORMAT_VERSION}")
+    entries = stored["entries"]
+    if not isinstance(entries, dict):
+        raise TypeError("its entries are no table")
     return entries
 
 

@@ -1,4 +1,4 @@
-"""How long batches of one shape take: a mean at each row count, lines between, and how far above it the slow ones lie."""
+"""How long batches of one shape take: a mean at each row count, lines between, and how far above it slow ones lie."""
 
 from __future__ import annotations
 

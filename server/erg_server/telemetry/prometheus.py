@@ -83,16 +83,30 @@ def _own_families(meters: Iterable[ModelMeter]) -> Iterator[Metric]:
     elements = CounterMetricFamily(
         "erg_input_elements", "Input elements run, by whether they were sent or are padding.", labels=(*LABELS, "kind")
     )
+    refusals = CounterMetricFamily(
+        "erg_request_refusals", "Requests not taken into the queue, by reason.", labels=(*LABELS, "reason")
+    )
+    deadlines = CounterMetricFamily(
+        "erg_deadline_requests",
+        "Requests with a deadline that were taken, by whether they were answered in time (goodput) or late, or dropped "
+        "before they ran.",
+        labels=(*LABELS, "outcome"),
+    )
     depth = GaugeMetricFamily("erg_queue_depth_requests", "Requests that wait for a worker.", labels=LABELS)
     for meter in meters:
         for reason in FAILURE_REASONS:
             failures.add_metric((*_labels(meter), reason), meter.failures[reason])
         for release, count in sorted(meter.releases.items()):
             releases.add_metric((*_labels(meter), release), count)
+        for why, count in sorted(meter.refusals.items()):
+            refusals.add_metric((*_labels(meter), why), count)
+        deadlines.add_metric((*_labels(meter), "met"), meter.met_deadlines)
+        deadlines.add_metric((*_labels(meter), "late"), meter.missed_deadlines)
+        deadlines.add_metric((*_labels(meter), "dropped"), meter.dropped)
         elements.add_metric((*_labels(meter), "real"), meter.real_elements)
         elements.add_metric((*_labels(meter), "padding"), meter.padded_elements)
         depth.add_metric(_labels(meter), meter.pending)
-    yield from (failures, releases, elements, depth)
+    yield from (failures, releases, refusals, deadlines, elements, depth)
 
 
 def _triton_families(meters: Iterable[ModelMeter]) -> Iterator[Metric]:

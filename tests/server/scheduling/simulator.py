@@ -72,6 +72,7 @@ class SimulatedWorker:
         self.name = name
         self.batches: list[tuple[int, int]] = []  # (start_ns, rows)
         self.ready = True
+        self.loads = 0
         self.available: Callable[[SimulatedWorker], None] = lambda _: None
         self._timers = timers
         self._duration_ns = duration_ns
@@ -104,11 +105,13 @@ class SimulatedWorker:
     def kill(self) -> None:
         held, self._held = self._held, []
         self.ready = False
+        self.loads += 1
         for on_done, _, _ in held:
             on_done(UnavailableError(f"worker {self.name} died"))
 
     def revive(self) -> None:
         self.ready = True
+        self.loads = 0
         self.available(self)
 
     def _start(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -149,11 +149,11 @@ class StreamingCall(GrpcCall):
             self._stream.drained = self._loop.create_future()
             await self._stream.drained
 
-    def _send_error(self, code: StatusCode, message: str) -> None:
+    def _send_error(self, code: StatusCode, message: str, trailers: Iterable[tuple[str, str]]) -> None:
         if self._headers_sent:
-            self._connection.outbox.trailers(self._stream, trailers_block(code, message))
+            self._connection.outbox.trailers(self._stream, trailers_block(code, message, trailers))
         else:
-            super()._send_error(code, message)
+            super()._send_error(code, message, trailers)
 
     def _stop(self) -> None:
         self._task.cancel()
