@@ -38,7 +38,8 @@ class ModelDemand:
     """What one model needs: `memory_bytes` for each instance, and `load` device-seconds a second in all.
 
     `sites` may have an instance. `counts` says how many each host gets, where the model's author said so. `current` are
-    its instances, in the order of the plan that placed them; those on a site that is away are back when it is.
+    its instances, in the order of the plan that placed them; those on a site that is away are back when it is. A `pinned`
+    model moves only where its device goes away.
     """
 
     key: int
@@ -53,7 +54,7 @@ class ModelDemand:
 
 @dataclass(frozen=True, slots=True)
 class PlacementPlan:
-    """The instances of each model that has any, those on sites that are away included, and the models that have none."""
+    """The instances of each model, those on sites that are away included, and the models that have none."""
 
     instances: Mapping[int, tuple[str, ...]]
     left_out: tuple[int, ...]
@@ -86,10 +87,10 @@ def plan_placement(
     planner = _Planner(sites, away, budgets)
     for demand in demands:
         planner.keep_first(demand)
-    for demand in demands:
-        if not planner.live(demand):
-            planner.add(demand)
+    planner.add_first(demands)
     planner.balance(demands)
+    while planner.add_first(demands):  # What moved may leave room for one that found none.
+        planner.balance(demands)
     by_heat = sorted(demands, key=lambda demand: (-demand.load, demand.key))
     for demand in by_heat:
         planner.keep(demand, planner.wanted(demand))
@@ -173,6 +174,10 @@ class _Planner:
         self._put(demand, min(fitting, key=lambda name: (self._loads[name], name)))
         return True
 
+    def add_first(self, demands: Sequence[ModelDemand]) -> bool:
+        """Give an instance to every model that has none, where there is room; whether one got it."""
+        return any([self.add(demand) for demand in demands if not self.live(demand)])
+
     def balance(self, demands: Sequence[ModelDemand]) -> None:
         """Move first instances off the busiest site while that gains as much as `MOVE_GAIN`.
 
@@ -186,7 +191,7 @@ class _Planner:
     def _best_move(self, demands: Sequence[ModelDemand]) -> tuple[ModelDemand, str, str] | None:
         best: tuple[float, ModelDemand, str, str] | None = None
         for demand in demands:
-            if self.live(demand) != 1 or demand.load < MOVE_GAIN:
+            if demand.pinned or self.live(demand) != 1 or demand.load < MOVE_GAIN:
                 continue
             source = next(name for name in self.placed[demand.key] if name not in self._away)
             share = self._share(demand)
