@@ -19,11 +19,12 @@ from erg_server.scheduling.admission import QueueLimits
 from erg_server.scheduling.model_queue import ModelQueue
 from erg_server.scheduling.request_queue import QueuedRequest
 from erg_server.scheduling.scheduler import Scheduler
+from erg_server.simulation.device import SimulatedWorker
+from erg_server.simulation.virtual_time import VirtualTimers
 from erg_server.telemetry.meter import Meter
 from erg_server.tensor import Tensor
 
 from tests.server.scheduling.builders import ECHO, model_spec
-from tests.server.scheduling.simulator import SimulatedWorker, VirtualTimers
 
 MS = 1_000_000
 
@@ -53,7 +54,7 @@ class Bench:
         self.clock = ManualClock(1000)
         self.timers = VirtualTimers(self.clock)
         self.scheduler = Scheduler(clock=self.clock, timers=self.timers, limits=limits)
-        self.workers = [SimulatedWorker(f"w{n}", self.timers, duration_ns) for n in range(workers)]
+        self.workers = [SimulatedWorker(f"w{n}", self.timers, lambda _, rows: duration_ns(rows)) for n in range(workers)]
         for worker in self.workers:
             worker.available = self.scheduler.worker_available
             self.scheduler.add_worker(worker)
@@ -190,7 +191,7 @@ def test_as_many_requests_as_run_take_a_free_worker_at_once() -> None:
 
 def test_a_short_batch_that_is_late_holds_nobody_up() -> None:
     bench = short_bench()
-    bench.workers[0]._duration_ns = lambda rows: 50 * MS
+    bench.workers[0].duration_ns = lambda _, rows: 50 * MS
     for _ in range(4):
         bench.send()
     bench.timers.settle()
