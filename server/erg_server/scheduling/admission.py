@@ -17,6 +17,12 @@ from erg_server.scheduling.request_queue import RequestQueue
 RETRY_TRAILER = "grpc-retry-pushback-ms"
 
 
+LATE_SHARE = 0.01
+"""Of the admitted requests, how many may be late."""
+_CAUTION_GAIN = 0.02
+_LEAST_CAUTION, _MOST_CAUTION = 0.5, 16.0
+
+
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
     """The server's bounds on every model's queue, for those whose configuration states none or a larger one."""
@@ -79,6 +85,30 @@ class Forecast:
     batch_ns: float
     alone_ns: float
     waiting_requests: int
+
+
+class Caution:
+    """How much longer than the account of waiting work says a request waits: more urgent ones yet to come, batches that
+    were not full. Learnt from what became of those that were admitted.
+
+    It grows with each that was late and shrinks with each that was not, so that one in a hundred is late: the same
+    multiplicative quantile estimate as in `LatencyCurve`.
+    """
+
+    __slots__ = ("factor",)
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+
+    def met(self, count: int) -> None:
+        """So many admitted requests were answered in time."""
+        if self.factor > _LEAST_CAUTION:
+            self.factor *= (1 - _CAUTION_GAIN * LATE_SHARE) ** count
+
+    def missed(self, count: int) -> None:
+        """So many were dropped or late."""
+        if count and self.factor < _MOST_CAUTION:
+            self.factor *= (1 + _CAUTION_GAIN * (1 - LATE_SHARE)) ** count
 
 
 def check_in_time(request: InferenceRequest, left_ns: int, forecast: Forecast) -> None:

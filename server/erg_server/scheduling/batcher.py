@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 import heapq
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from erg_server.repository.spec import BatchingPolicy, ModelSpec, PaddingRule
@@ -105,7 +106,7 @@ class DynamicBatcher:
         first = self._preferred[0] if self._preferred and self._delay_ns else limits.max_rows
         self._full_rows_at_most = min(first, limits.max_rows)
         # (queued_ns or, with slack, due_ns, sequence, push number, key) of bucket heads, earliest first; stale once its
-        # request left. The push number is unique, so that keys, which need not be comparable, never are compared.
+        # request left. A batch that grows is due a little earlier than it says, which shifts the order of shapes only. The push number is unique, so that keys, which need not be comparable, never are compared.
         self._heads: dict[int, list[tuple[int, int, int, Hashable]]] = {}
         self._pushes = 0
         self._full: dict[int, dict[Hashable, None]] = {}
@@ -115,9 +116,7 @@ class DynamicBatcher:
         bucket = self.queue.push(entry)
         if self._slack is not None:
             self._slack.arrived(entry.phases.queued_ns)
-            # One row more takes longer, so the batch is due earlier.
-            self._push_head(bucket)
-        elif len(bucket.entries) == 1:
+        if len(bucket.entries) == 1:
             self._push_head(bucket)
         self._track_fullness(bucket)
 
@@ -191,6 +190,19 @@ class DynamicBatcher:
                 break
         return taken
 
+    def first(self, ready: Ready, count: int) -> list[QueuedRequest]:
+        """The first requests of a batch that may go, in the order in which `take` takes them."""
+        bucket = self.queue.bucket(ready.level, ready.key)
+        return [] if bucket is None else list(islice(bucket.entries.values(), count))
+
+    def drop(self, entries: Sequence[QueuedRequest]) -> None:
+        """Take out waiting requests that are given up."""
+        for entry in entries:
+            self.queue.remove(entry)
+            entry.state = RequestState.FINISHED
+        if entries:
+            self._retrack(entries[0].level, entries[0].key)
+
     def drain(self) -> list[QueuedRequest]:
         """Take out every waiting request, when the model goes away without serving them."""
         entries = self.queue.drain()
@@ -252,7 +264,10 @@ class DynamicBatcher:
 
     def _most_rows(self, bucket: Bucket) -> int:
         """Most rows of a batch from this bucket: what fits, and with an objective what pays."""
-        limit = self.row_limit(self._ceiling(bucket.head.length))
+        limits = self.limits
+        limit = limits.max_rows
+        if limits.max_padded_elements:
+            limit = self.row_limit(self._ceiling(bucket.head.length))
         return limit if self._slack is None else self._slack.limit(bucket.key, limit)
 
     def _ready(self, bucket: Bucket, reason: Release) -> Ready:
@@ -299,7 +314,8 @@ class DynamicBatcher:
 
     def _full_rows(self, bucket: Bucket) -> int:
         if self._slack is not None:
-            return min(self._full_rows_at_most, self._most_rows(bucket))
+            most = self._most_rows(bucket)
+            return most if most < self._full_rows_at_most else self._full_rows_at_most
         if not self.limits.max_padded_elements:
             return self._full_rows_at_most
         return min(self._full_rows_at_most, self.row_limit(self._ceiling(bucket.head.length)))

@@ -7,7 +7,7 @@ take its batch is free. What could go and finds no worker is parked with its fle
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from erg_server.clock import Clock
 from erg_server.scheduling.batcher import Ready, WaitUntil
@@ -15,7 +15,8 @@ from erg_server.scheduling.fleet import STAGING_MARGIN_NS, Fleet, FleetIndex, Wo
 from erg_server.scheduling.model_queue import ModelQueue
 from erg_server.scheduling.placement import balance_rows, share_rows, spread_rows
 from erg_server.scheduling.ports import SchedulableWorker, Timer, Timers
-from erg_server.scheduling.slack import rows_in_time
+from erg_server.scheduling.request_queue import QueuedRequest
+from erg_server.scheduling.slack import rows_in_time, rows_to_drop
 
 HANDOVER_NS = 100_000
 """About what a batch costs beside its model: front and worker wake for it, which took 270 µs of CPU here for batches of
@@ -23,19 +24,25 @@ a few rows (docs/benchmarks.md). Batches that run shorter than that are worth ga
 _EXACT_WORKERS = 8
 """Among more workers than these a batch's rows are shared by count alone: asking each of them would take too long."""
 
+OVERLOAD = 0.9
+"""Share of busy time from which on requests are given up for others."""
+
+Drop = Callable[[ModelQueue, Sequence[QueuedRequest], int], None]
 Submit = Callable[[ModelQueue, Ready, int, WorkerAccount, int], None]
 Expire = Callable[[ModelQueue, int], None]
 
 
 class Dispatcher:
-    """Owns the fleets, and when what is looked at next. `submit` hands a batch over, `expire` answers what is late."""
+    """Owns the fleets, and when what is looked at next. `submit` hands a batch over, `expire` answers what is late, and `drop`
+    what is given up for others."""
 
-    def __init__(self, *, clock: Clock, timers: Timers, submit: Submit, expire: Expire) -> None:
+    def __init__(self, *, clock: Clock, timers: Timers, submit: Submit, expire: Expire, drop: Drop) -> None:
         self.fleets = FleetIndex()
         self._clock = clock
         self._timers = timers
         self._submit = submit
         self._expire = expire
+        self._drop = drop
         self._queues: dict[int, ModelQueue] = {}
         # What something happened to since the last pass.
         self._changed: dict[int, ModelQueue] = {}
@@ -145,10 +152,11 @@ class Dispatcher:
         elif isinstance(outcome, WaitUntil):
             due_ns = outcome.at_ns
             at_ns = due_ns if at_ns is None or due_ns < at_ns else at_ns
-            if queue.objective_ns:
-                fleet.deferred.add(queue, due_ns)
-            else:
+            if not queue.objective_ns:
                 queue.place = 0
+            elif not queue.place or queue.place != queue.deferred_place:
+                fleet.deferred.add(queue, due_ns)
+                queue.deferred_place = queue.place
         else:
             queue.place = 0
         if at_ns != queue.due_ns:
@@ -171,8 +179,31 @@ class Dispatcher:
                     self._look_again(fleet, stage_ns)
                     return
             queue.ready = None
+            if queue.objective_ns and self._give_up(queue, ready, account, now_ns):
+                self._look(queue, now_ns)
+                continue
             self._submit(queue, ready, self._rows(queue, ready, account, now_ns), account, now_ns)
             self._look(queue, now_ns)
+
+    def _give_up(self, queue: ModelQueue, ready: Ready, account: WorkerAccount, now_ns: int) -> bool:
+        """Drop what would be late on the worker that is free soonest, and what keeps others from being in time."""
+        start_ns = account.start_ns(now_ns)
+        due_ns = queue.batcher.queue.next_expiry_ns()
+        if due_ns is not None and due_ns < start_ns:
+            self._expire(queue, start_ns)
+            return True
+        if ready.waiting_rows <= 1 or ready.deadline_ns is None or queue.fleet.load(now_ns) < OVERLOAD:
+            return False
+        most = min(ready.waiting_rows, ready.limit_rows)
+        if rows_in_time(queue.latency, ready.key, ready.deadline_ns, start_ns, most) >= most:
+            return False
+        first = queue.batcher.first(ready, 2 * ready.limit_rows)
+        deadlines_ns = [entry.deadline.at_ns for entry in first if entry.deadline is not None]
+        count = rows_to_drop(queue.latency, ready.key, deadlines_ns, start_ns, ready.limit_rows)
+        if not count:
+            return False
+        self._drop(queue, first[:count], now_ns)
+        return True
 
     def _next(self, fleet: Fleet, account: WorkerAccount, now_ns: int) -> ModelQueue | None:
         """The queue whose batch a worker should take: the most urgent one of all that it may run."""

@@ -6,6 +6,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from operator import mul
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from erg_server.scheduling.ports import SchedulableWorker
@@ -23,9 +24,10 @@ SPARE_LOAD = 0.5
 """Below this share of busy time devices have time to spare: batches then go at once instead of growing."""
 
 
-WORK_CLASSES = 32
+WORK_CLASSES = 20
 _FIRST_CLASS_NS = 1_000_000
 _SAMPLED = 8
+_WEIGHTS = [[min(1.0, 0.5 ** (other - own)) for other in range(WORK_CLASSES)] for own in range(WORK_CLASSES)]
 
 
 def work_class(objective_ns: int) -> int:
@@ -187,8 +189,9 @@ class Fleet:
         self._work_ns[work_class] -= work_ns
 
     def work_ns(self, work_class: int) -> float:
-        """Device time that requests at least as urgent wait for."""
-        return max(0.0, sum(self._work_ns[: work_class + 1]))
+        """Device time that goes before a request of this urgency: that of requests as urgent, and of others as many as
+        have waited so long that they are due before it, half for each factor of two between their objectives."""
+        return max(0.0, sum(map(mul, self._work_ns, _WEIGHTS[work_class])))
 
     def free_in_ns(self, now_ns: int) -> int:
         """How long until a worker is free: the soonest that takes a batch, about the mean where all hold two."""
@@ -203,10 +206,12 @@ class Fleet:
 
     def spare(self, now_ns: int) -> bool:
         """Whether a worker is idle and all of them together have time to spare."""
-        if not self.idle:
-            return False
+        return self.idle > 0 and self.load(now_ns) < SPARE_LOAD
+
+    def load(self, now_ns: int) -> float:
+        """Share of the workers' time that was given to batches lately."""
         load_ns = self._load_ns * math.exp((self._load_at_ns - now_ns) / LOAD_WINDOW_NS)
-        return load_ns < SPARE_LOAD * self.size * LOAD_WINDOW_NS
+        return load_ns / (max(1, self.size) * LOAD_WINDOW_NS)
 
 
 class FleetIndex:

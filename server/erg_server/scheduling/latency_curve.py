@@ -37,7 +37,7 @@ class LatencyCurve:
     longer than estimated and down by `gain * (1 - q)` where it did not, which follows changes and keeps no samples.
     """
 
-    __slots__ = ("_best_rows", "_counts", "_judged", "_means", "_rows", "spread")
+    __slots__ = ("_best_rows", "_counts", "_high_ns", "_judged", "_means", "_rows", "spread")
 
     def __init__(self) -> None:
         self._rows: list[int] = []
@@ -45,13 +45,15 @@ class LatencyCurve:
         self._counts: dict[int, int] = {}
         self._judged = 0
         self.spread = FIRST_SPREAD
-        # The cheapest size, and 0 while it has to be found again.
+        # What was derived since the last batch: high predictions, and the cheapest size or 0.
+        self._high_ns: dict[int, float] = {}
         self._best_rows = 0
 
     def observe(self, rows: int, duration_ns: float) -> None:
         """Learn from one batch of `rows` rows."""
         known = self._means.get(rows)
         self._best_rows = 0
+        self._high_ns.clear()
         if known is None:
             insort(self._rows, rows)
             self._means[rows] = float(duration_ns)
@@ -71,6 +73,7 @@ class LatencyCurve:
                 self._counts[rows] = _JUDGED_BATCHES
         self.spread = snapshot.spread
         self._best_rows = 0
+        self._high_ns.clear()
 
     def snapshot(self) -> CurveSnapshot:
         """What was learnt so far."""
@@ -94,13 +97,20 @@ class LatencyCurve:
         above = self._means[high]
         return below + (above - below) * (rows - low) / (high - low)
 
+    def predict_high_ns(self, rows: int) -> float:
+        """What 99 % of batches take no longer than."""
+        high_ns = self._high_ns.get(rows)
+        if high_ns is None:
+            high_ns = self._high_ns[rows] = self.predict_ns(rows) * self.spread
+        return high_ns
+
     def best_rows(self, most: int) -> int:
         """The largest batch worth forming, at most `most`: no row of it costs more than in a smaller one.
 
         Sizes that were not tried are tried, each at most twice the largest that is known to pay.
         """
         best = self._best_rows or self._find_best()
-        return min(best, most)
+        return best if best < most else most
 
     def _find_best(self) -> int:
         costs = {rows: self._means[rows] / rows for rows in self._rows if self._counts[rows] >= _JUDGED_BATCHES}

@@ -24,7 +24,7 @@ class LatencyModel:
 
     def observe(self, key: Hashable, rows: int, duration_ns: int) -> None:
         """Learn from one batch of `rows` rows that took `duration_ns`."""
-        self._curve(key).observe(rows, duration_ns)
+        self._made_curve(key).observe(rows, duration_ns)
 
     def predict_ns(self, key: Hashable, rows: int) -> float:
         """The expected duration of a batch; proportional to rows where nothing like it ran yet."""
@@ -36,7 +36,7 @@ class LatencyModel:
         curve = self._curves.get(key)
         if curve is None:
             return rows * UNMEASURED_ROW_NS * FIRST_SPREAD
-        return curve.predict_ns(rows) * curve.spread
+        return curve.predict_high_ns(rows)
 
     def rows_within(self, key: Hashable, budget_ns: float, most: int) -> int:
         """The largest batch of at most `most` rows that 99 times in 100 ends within `budget_ns`; 0 for none."""
@@ -56,6 +56,10 @@ class LatencyModel:
         curve = self._curves.get(key)
         return most if curve is None else curve.best_rows(most)
 
+    def curve(self, key: Hashable) -> LatencyCurve | None:
+        """What is known of one shape; None where nothing is."""
+        return self._curves.get(key)
+
     def known(self, key: Hashable) -> bool:
         """Whether any batch of this shape ran or was measured."""
         return key in self._curves
@@ -64,13 +68,13 @@ class LatencyModel:
         """Take over what an earlier run, or a measurement before this one, found."""
         for key, snapshot in curves.items():
             if snapshot.means_ns:
-                self._curve(key).restore(snapshot)
+                self._made_curve(key).restore(snapshot)
 
     def snapshot(self) -> dict[Hashable, CurveSnapshot]:
         """What was learnt so far, the least recently used shape first."""
         return {key: curve.snapshot() for key, curve in self._curves.items()}
 
-    def _curve(self, key: Hashable) -> LatencyCurve:
+    def _made_curve(self, key: Hashable) -> LatencyCurve:
         curve = self._curves.get(key)
         if curve is None:
             if len(self._curves) >= _MAX_KEYS:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from erg_server.errors import ErgError
 from erg_server.repository.spec import ModelSpec
 from erg_server.request import InferenceResponse
+from erg_server.scheduling.admission import Caution
 from erg_server.scheduling.batch import BatchLayout
 from erg_server.scheduling.batcher import DynamicBatcher, Ready
 from erg_server.scheduling.fleet import WORK_CLASSES, Fleet, work_class
@@ -34,6 +35,7 @@ class ModelQueue:
     work_class: int = field(init=False)
     # Device time that the waiting requests with a deadline are predicted to take.
     work_ns: float = 0.0
+    caution: Caution = field(default_factory=Caution)
     # Whether a request with a deadline ever came.
     timed: bool = False
     # When a batch last ended, or a request went in spite of its prediction.
@@ -41,6 +43,7 @@ class ModelQueue:
     # The dispatcher's: which workers, the place in their order, when to look again, and what was found last and when.
     fleet: Fleet = field(init=False)
     place: int = 0
+    deferred_place: int = 0
     due_ns: int = 0
     ready: Ready | None = None
     polled_ns: int = -1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from erg_server.clock import Clock
 from erg_server.errors import (
@@ -22,6 +23,7 @@ from erg_server.scheduling.batch import BatchLayout
 from erg_server.scheduling.batcher import BatchLimits, DynamicBatcher, Ready
 from erg_server.scheduling.dispatcher import HANDOVER_NS, Dispatcher
 from erg_server.scheduling.fleet import WorkerAccount
+from erg_server.scheduling.latency_curve import LatencyCurve
 from erg_server.scheduling.latency_model import LatencyModel
 from erg_server.scheduling.model_queue import DispatchedBatch, ModelQueue
 from erg_server.scheduling.ports import SchedulableWorker, Timers
@@ -47,7 +49,7 @@ class Scheduler:
     def __init__(self, *, clock: Clock, timers: Timers, limits: QueueLimits | None = None) -> None:
         self._clock = clock
         self._limits = limits or QueueLimits()
-        self._dispatcher = Dispatcher(clock=clock, timers=timers, submit=self._submit, expire=self._expire)
+        self._dispatcher = Dispatcher(clock=clock, timers=timers, submit=self._submit, expire=self._expire, drop=self._drop)
         # Hot path: what happens to a queue is told to the dispatcher, and nothing else is.
         self._changed = self._dispatcher.changed
 
@@ -158,40 +160,46 @@ class Scheduler:
             at_ns = promised_ns if at_ns is None else min(at_ns, promised_ns)
         assert at_ns is not None
         deadline = Deadline(at_ns, min(at_ns, now_ns + AGEING_NS))
-        last_ns = at_ns
-        if queue.latency.known(entry.key):
-            forecast = self._forecast(queue, entry, now_ns)
-            try:
-                check_in_time(entry.request, at_ns - now_ns, forecast)
-                # Later than that not even a batch of its own would be in time.
-                last_ns = at_ns - round(forecast.alone_ns)
-            except ErgError:
-                if now_ns - queue.observed_ns < REMEASURE_NS or queue.running or queue.batcher.queue:
-                    raise
-                queue.observed_ns = now_ns
-            limit = queue.batcher.limits.max_rows
-            best = queue.latency.best_rows(entry.key, limit)
-            deadline.work_ns = queue.latency.predict_ns(entry.key, best) * entry.rows / best
+        last_ns, curve = at_ns, queue.latency.curve(entry.key)
+        if curve is not None:
+            best = curve.best_rows(queue.batcher.limits.max_rows)
+            deadline.work_ns = curve.predict_ns(best) * entry.rows / best
+            alone_ns = curve.predict_high_ns(entry.rows)
+            rows = queue.batcher.queue.rows + entry.rows
+            # With an idle device nothing waits but for its own good: the batch that it joins could go now.
+            if rows > best or not queue.fleet.idle or now_ns + curve.predict_high_ns(rows) > at_ns:
+                alone_ns = self._check_in_time(queue, entry, at_ns, curve, best, now_ns)
+            # Later than that not even a batch of its own would be in time.
+            last_ns = at_ns - int(alone_ns)
         entry.expires_ns = last_ns if entry.expires_ns is None else min(last_ns, entry.expires_ns)
         entry.deadline = deadline
         queue.timed = True
         queue.work_ns += deadline.work_ns
         queue.fleet.add_work(queue.work_class, deadline.work_ns)
 
-    def _forecast(self, queue: ModelQueue, entry: QueuedRequest, now_ns: int) -> Forecast:
-        """When a request that joins now would start, by what waits before it over all devices of its model."""
-        latency, key, fleet, waiting = queue.latency, entry.key, queue.fleet, queue.batcher.queue
-        best = latency.best_rows(key, queue.batcher.limits.max_rows)
+    def _check_in_time(
+        self, queue: ModelQueue, entry: QueuedRequest, at_ns: int, curve: LatencyCurve, best: int, now_ns: int
+    ) -> float:
+        """What the request takes alone, 0 for one that goes in spite of it; raises ErgError for one that is refused."""
+        fleet, waiting = queue.fleet, queue.batcher.queue
         whole = waiting.rows // best
         ahead_ns = max(0.0, fleet.work_ns(queue.work_class) - queue.work_ns)
         if whole:
-            ahead_ns += whole * latency.predict_ns(key, best)
-        return Forecast(
-            wait_ns=fleet.free_in_ns(now_ns) + ahead_ns / max(1, fleet.size),
-            batch_ns=latency.predict_high_ns(key, max(entry.rows, min(best, waiting.rows - whole * best + entry.rows))),
-            alone_ns=latency.predict_high_ns(key, entry.rows),
+            ahead_ns += whole * curve.predict_ns(best)
+        forecast = Forecast(
+            wait_ns=(fleet.free_in_ns(now_ns) + ahead_ns / max(1, fleet.size)) * queue.caution.factor,
+            batch_ns=curve.predict_high_ns(max(entry.rows, min(best, waiting.rows - whole * best + entry.rows))),
+            alone_ns=curve.predict_high_ns(entry.rows),
             waiting_requests=len(waiting),
         )
+        try:
+            check_in_time(entry.request, at_ns - now_ns, forecast)
+        except ErgError:
+            if now_ns - queue.observed_ns < REMEASURE_NS or queue.running or waiting:
+                raise
+            queue.observed_ns = now_ns
+            return 0.0
+        return forecast.alone_ns
 
     def _dequeued(self, queue: ModelQueue, entry: QueuedRequest) -> None:
         queue.meter.dequeued()
@@ -279,7 +287,10 @@ class Scheduler:
         if queue.timed:
             queue.observed_ns = now_ns
             in_time = [entry.deadline.at_ns >= now_ns for entry in batch.entries if entry.deadline is not None]
-            queue.meter.answered_in_time(sum(in_time), len(in_time) - sum(in_time))
+            met = sum(in_time)
+            queue.caution.met(met)
+            queue.caution.missed(len(in_time) - met)
+            queue.meter.answered_in_time(met, len(in_time) - met)
         name, version, rows = queue.spec.name, queue.version, batch.rows
         for entry in batch.entries:
             phases = entry.phases
@@ -298,13 +309,23 @@ class Scheduler:
             )
 
     def _expire(self, queue: ModelQueue, now_ns: int) -> None:
-        for entry in queue.batcher.expire(now_ns):
+        self._tell_late(queue, queue.batcher.expire(now_ns), now_ns)
+
+    def _drop(self, queue: ModelQueue, entries: Sequence[QueuedRequest], now_ns: int) -> None:
+        queue.batcher.drop(entries)
+        self._tell_late(queue, entries, now_ns)
+
+    def _tell_late(self, queue: ModelQueue, entries: Sequence[QueuedRequest], now_ns: int) -> None:
+        """Answer requests that left the queue because they would be too late."""
+        for entry in entries:
             self._dequeued(queue, entry)
             waited_ms = (now_ns - entry.phases.queued_ns) / 1e6
             error = DeadlineExceededError(
                 f"the request's time ran out after {waited_ms:.1f} ms in the queue of model '{queue.spec.name}', "
                 f"which holds {len(queue.batcher.queue)} more"
             )
+            if entry.deadline is not None:
+                queue.caution.missed(1)
             entry.state = _FINISHED
             queue.meter.expired(now_ns - entry.request.arrival_ns)
             entry.on_done(error)

@@ -7,7 +7,7 @@ things end the wait before: the batch is as large as pays, or no request is expe
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 from erg_server.scheduling.latency_model import LatencyModel
 
@@ -35,8 +35,8 @@ class SlackPolicy:
 
     def due_ns(self, deadline_ns: int, key: Hashable, rows: int, limit: int) -> int:
         """Until when a batch of `rows` rows, and at most `limit`, may wait for another one."""
-        longest_ns = self._latency.predict_high_ns(key, min(rows + 1, limit))
-        return deadline_ns - round(longest_ns) - SLACK_MARGIN_NS
+        longest_ns = self._latency.predict_high_ns(key, rows + 1 if rows < limit else limit)
+        return deadline_ns - int(longest_ns) - SLACK_MARGIN_NS
 
     def pays(self, due_ns: int, now_ns: int) -> bool:
         """Whether another request is expected while a batch that is due then waits."""
@@ -52,3 +52,31 @@ def rows_in_time(latency: LatencyModel, key: Hashable, deadline_ns: int, start_n
     if most <= 1 or not latency.known(key):
         return most
     return max(1, latency.rows_within(key, deadline_ns - start_ns - SLACK_MARGIN_NS, most))
+
+
+def rows_to_drop(latency: LatencyModel, key: Hashable, deadlines_ns: Sequence[int], start_ns: int, limit: int) -> int:
+    """How many of the first requests to give up, so that the devices answer more of all of them in time.
+
+    Where more comes than can be answered, the first request's deadline allows a small batch only, which wastes the
+    device and makes the next ones late in turn. This is the early drop of Nexus (Shen et al., SOSP 2019): a request is
+    given up where the larger batch behind it answers more than one request more in the time of the small one.
+
+    Args:
+        latency: predicts durations.
+        key: the shape they share.
+        deadlines_ns: of the waiting requests of one row each, earliest first.
+        start_ns: when the batch would start.
+        limit: most rows of a batch.
+    """
+    first = rows_in_time(latency, key, deadlines_ns[0], start_ns, min(limit, len(deadlines_ns)))
+    time_ns = latency.predict_ns(key, first)
+    best, best_gain = 0, float(first)
+    for dropped, deadline_ns in enumerate(deadlines_ns[1 : limit + 1], 1):
+        most = min(limit, len(deadlines_ns) - dropped)
+        rows = rows_in_time(latency, key, deadline_ns, start_ns, most)
+        gain = time_ns * rows / latency.predict_ns(key, rows) - dropped
+        if gain > best_gain:
+            best, best_gain = dropped, gain
+        if rows == most:
+            break
+    return best
