@@ -88,10 +88,9 @@ class Forecast:
 
 
 class Caution:
-    """How much longer than the account of waiting work says a request waits: more urgent ones yet to come, batches that
-    were not full. Learnt from what became of those that were admitted.
+    """How much longer a request waits than the account of waiting work says, learnt from what became of those admitted.
 
-    It grows with each that was late and shrinks with each that was not, so that one in a hundred is late: the same
+    More urgent ones come yet, and batches are not full. It grows with each that was late and shrinks with each that was not, so that one in a hundred is late: the same
     multiplicative quantile estimate as in `LatencyCurve`.
     """
 

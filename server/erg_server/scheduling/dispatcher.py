@@ -33,8 +33,10 @@ Expire = Callable[[ModelQueue, int], None]
 
 
 class Dispatcher:
-    """Owns the fleets, and when what is looked at next. `submit` hands a batch over, `expire` answers what is late, and `drop`
-    what is given up for others."""
+    """Owns the fleets, and when what is looked at next.
+
+    `submit` hands a batch over, `expire` answers what is late, and `drop` what is given up for others.
+    """
 
     def __init__(self, *, clock: Clock, timers: Timers, submit: Submit, expire: Expire, drop: Drop) -> None:
         self.fleets = FleetIndex()

@@ -18,7 +18,7 @@ STAGING_MARGIN_NS = 1_500_000
 """How long before a busy worker is predicted to finish it gets its next batch: the event loop's timer resolution (1 ms)
 and the time the front takes to form it. Later, the device waits; earlier, the batch misses requests about to come (3 ms
 cost 6 % of the batch's size with 8 MiniLM callers)."""
-LOAD_WINDOW_NS = 100_000_000
+LOAD_WINDOW_NS = 300_000_000
 """Time constant of the average that says how busy a fleet is."""
 SPARE_LOAD = 0.5
 """Below this share of busy time devices have time to spare: batches then go at once instead of growing."""
@@ -189,8 +189,11 @@ class Fleet:
         self._work_ns[work_class] -= work_ns
 
     def work_ns(self, work_class: int) -> float:
-        """Device time that goes before a request of this urgency: that of requests as urgent, and of others as many as
-        have waited so long that they are due before it, half for each factor of two between their objectives."""
+        """Device time that goes before a request of this urgency.
+
+        It is that of all requests as urgent, and of the others that of as many as have waited so long that they are due
+        before it: half for each factor of two between their objectives.
+        """
         return max(0.0, sum(map(mul, self._work_ns, _WEIGHTS[work_class])))
 
     def free_in_ns(self, now_ns: int) -> int:

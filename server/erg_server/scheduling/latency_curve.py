@@ -110,7 +110,7 @@ class LatencyCurve:
         Sizes that were not tried are tried, each at most twice the largest that is known to pay.
         """
         best = self._best_rows or self._find_best()
-        return best if best < most else most
+        return min(best, most)
 
     def _find_best(self) -> int:
         costs = {rows: self._means[rows] / rows for rows in self._rows if self._counts[rows] >= _JUDGED_BATCHES}

@@ -49,7 +49,9 @@ class Scheduler:
     def __init__(self, *, clock: Clock, timers: Timers, limits: QueueLimits | None = None) -> None:
         self._clock = clock
         self._limits = limits or QueueLimits()
-        self._dispatcher = Dispatcher(clock=clock, timers=timers, submit=self._submit, expire=self._expire, drop=self._drop)
+        self._dispatcher = Dispatcher(
+            clock=clock, timers=timers, submit=self._submit, expire=self._expire, drop=self._drop
+        )
         # Hot path: what happens to a queue is told to the dispatcher, and nothing else is.
         self._changed = self._dispatcher.changed
 
@@ -168,7 +170,7 @@ class Scheduler:
             rows = queue.batcher.queue.rows + entry.rows
             # With an idle device nothing waits but for its own good: the batch that it joins could go now.
             if rows > best or not queue.fleet.idle or now_ns + curve.predict_high_ns(rows) > at_ns:
-                alone_ns = self._check_in_time(queue, entry, at_ns, curve, best, now_ns)
+                alone_ns = self._check_in_time(queue, entry, curve, best=best, at_ns=at_ns, now_ns=now_ns)
             # Later than that not even a batch of its own would be in time.
             last_ns = at_ns - int(alone_ns)
         entry.expires_ns = last_ns if entry.expires_ns is None else min(last_ns, entry.expires_ns)
@@ -178,7 +180,7 @@ class Scheduler:
         queue.fleet.add_work(queue.work_class, deadline.work_ns)
 
     def _check_in_time(
-        self, queue: ModelQueue, entry: QueuedRequest, at_ns: int, curve: LatencyCurve, best: int, now_ns: int
+        self, queue: ModelQueue, entry: QueuedRequest, curve: LatencyCurve, *, best: int, at_ns: int, now_ns: int
     ) -> float:
         """What the request takes alone, 0 for one that goes in spite of it; raises ErgError for one that is refused."""
         fleet, waiting = queue.fleet, queue.batcher.queue
