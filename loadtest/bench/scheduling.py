@@ -51,7 +51,7 @@ class Load:
 
         A batch costs 5 to 15 % of the objective and each row 5 to 20 % of that; rates differ by a factor of eight.
         """
-        rng = Random(1)
+        rng = Random(1)  # noqa: S311 (a simulation)
         drawn = [
             (rng.uniform(0.05, 0.15), rng.uniform(0.05, 0.2), rng.choice((0.5, 1, 1, 2, 4))) for _ in range(self.models)
         ]
@@ -61,7 +61,7 @@ class Load:
             objective_ns = self.objectives_ms[number % len(self.objectives_ms)] * MS
             spec = simulated_spec(f"m{number}", max_rows=MAX_ROWS, objective_ns=objective_ns if told else 0)
             cost = LinearCost(fixed * objective_ns, row * fixed * objective_ns, jitter=0.05)
-            arrivals = self.arrivals(rate_per_s * share / total, Random(seed * 1000 + number))
+            arrivals = self.arrivals(rate_per_s * share / total, Random(seed * 1000 + number))  # noqa: S311 (a simulation)
             models.append(SimulatedModel(spec=spec, cost=cost, arrivals=arrivals, promise_ns=objective_ns))
         return models
 

@@ -37,7 +37,7 @@ class TritonPolicy:
         self._delay_ns = delay_ns
         self._serial = serial
         self._warm_up_ns = warm_up_ns
-        rng = Random(seed)
+        rng = Random(seed)  # noqa: S311 (a simulation)
         self._durations: list[Callable[[int], int]] = [
             sampler(model.cost, max(1, model.spec.max_batch_size), rng) for model in models
         ]

@@ -90,8 +90,8 @@ class Forecast:
 class Caution:
     """How much longer a request waits than the account of waiting work says, learnt from what became of those admitted.
 
-    More urgent ones come yet, and batches are not full. It grows with each that was late and shrinks with each that was not, so that one in a hundred is late: the same
-    multiplicative quantile estimate as in `LatencyCurve`.
+    More urgent ones come yet, and batches are not full. The factor grows with each request that was late and shrinks
+    with each that was not, so that one in a hundred is late: a multiplicative quantile estimate as `LatencyCurve`'s.
     """
 
     __slots__ = ("factor",)

@@ -106,8 +106,8 @@ class DynamicBatcher:
         first = self._preferred[0] if self._preferred and self._delay_ns else limits.max_rows
         self._full_rows_at_most = min(first, limits.max_rows)
         # (queued_ns or, with slack, due_ns, sequence, push number, key) of bucket heads, earliest first; stale once its
-        # request left. A batch that grows is due a little earlier than it says, which shifts the order of shapes only. The
-        # push number is unique, so that keys, which need not be comparable, never are compared.
+        # request left. A batch that grows is due a little earlier than it says, which shifts the order of shapes only.
+        # The push number is unique, so that keys, which need not be comparable, never are compared.
         self._heads: dict[int, list[tuple[int, int, int, Hashable]]] = {}
         self._pushes = 0
         self._full: dict[int, dict[Hashable, None]] = {}

@@ -28,7 +28,7 @@ from erg_server.scheduling.latency_model import LatencyModel
 from erg_server.scheduling.model_queue import DispatchedBatch, ModelQueue
 from erg_server.scheduling.ports import SchedulableWorker, Timers
 from erg_server.scheduling.request_queue import AGEING_NS, Deadline, QueuedRequest, RequestState
-from erg_server.scheduling.slack import SlackPolicy
+from erg_server.scheduling.slack import SLACK_MARGIN_NS, SlackPolicy
 from erg_server.telemetry.meter import FailureReason, ModelMeter, RefusalReason
 from erg_server.workers.process import BatchResult
 
@@ -190,7 +190,8 @@ class Scheduler:
             ahead_ns += whole * curve.predict_ns(best)
         forecast = Forecast(
             wait_ns=(fleet.free_in_ns(now_ns) + ahead_ns / max(1, fleet.size)) * queue.caution.factor,
-            batch_ns=curve.predict_high_ns(max(entry.rows, min(best, waiting.rows - whole * best + entry.rows))),
+            batch_ns=SLACK_MARGIN_NS
+            + curve.predict_high_ns(max(entry.rows, min(best, waiting.rows - whole * best + entry.rows))),
             alone_ns=curve.predict_high_ns(entry.rows),
             waiting_requests=len(waiting),
         )

@@ -54,7 +54,9 @@ class Bench:
         self.clock = ManualClock(1000)
         self.timers = VirtualTimers(self.clock)
         self.scheduler = Scheduler(clock=self.clock, timers=self.timers, limits=limits)
-        self.workers = [SimulatedWorker(f"w{n}", self.timers, lambda _, rows: duration_ns(rows)) for n in range(workers)]
+        self.workers = [
+            SimulatedWorker(f"w{n}", self.timers, lambda _, rows: duration_ns(rows)) for n in range(workers)
+        ]
         for worker in self.workers:
             worker.available = self.scheduler.worker_available
             self.scheduler.add_worker(worker)
