@@ -38,8 +38,8 @@ class ModelDemand:
     """What one model needs: `memory_bytes` for each instance, and `load` device-seconds a second in all.
 
     `sites` may have an instance. `counts` says how many each host gets, where the model's author said so. `current` are
-    its instances, in the order of the plan that placed them; those on a site that is away are back when it is. A `pinned`
-    model moves only where its device goes away.
+    its instances, in the order of the plan that placed them; those on a site that is away are back when it is. A
+    `pinned` model moves only where its device goes away.
     """
 
     key: int
@@ -176,7 +176,8 @@ class _Planner:
 
     def add_first(self, demands: Sequence[ModelDemand]) -> bool:
         """Give an instance to every model that has none, where there is room; whether one got it."""
-        return any([self.add(demand) for demand in demands if not self.live(demand)])
+        added = [self.add(demand) for demand in demands if not self.live(demand)]
+        return any(added)
 
     def balance(self, demands: Sequence[ModelDemand]) -> None:
         """Move first instances off the busiest site while that gains as much as `MOVE_GAIN`.

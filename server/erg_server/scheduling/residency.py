@@ -55,6 +55,8 @@ class _Model:
     wanted_ns: int | None = None
     ready_ns: int = 0
     retired: bool = False
+    # Where loading it failed since it was last asked for.
+    barred: set[str] = field(default_factory=set)
     instances: dict[str, InstanceState] = field(default_factory=dict)
 
     def sites(self, *states: InstanceState) -> tuple[str, ...]:
@@ -119,6 +121,7 @@ class Residency:
         model = self._models.get(key)
         if model is not None and model.wanted_ns is None and not model.retired:
             model.wanted_ns = now_ns
+            model.barred.clear()
 
     def set_load(self, key: int, load: float) -> None:
         """What the model keeps devices busy with, in device-seconds a second."""
@@ -154,8 +157,15 @@ class Residency:
         model.reload_s = reload_s
         self.used(key)
 
+    def failed(self, key: int, site: str) -> None:
+        """A worker does not load the model: it is not tried there again until somebody asks for the model anew."""
+        if (model := self._models.get(key)) is not None:
+            model.barred.add(site)
+            model.wanted_ns = None
+        self.gone(key, site)
+
     def gone(self, key: int, site: str) -> None:
-        """A load failed, or an unload ended: the worker does not have the model."""
+        """An unload ended, or a worker died while it loaded: it does not have the model."""
         if (model := self._models.get(key)) is not None:
             model.instances.pop(site, None)
             if model.retired and not model.instances:
@@ -168,6 +178,8 @@ class Residency:
     def site_back(self, site: str, models: Collection[int]) -> None:
         """A worker is up again and has these models."""
         self._away.discard(site)
+        for model in self._models.values():
+            model.barred.discard(site)
         for key, model in self._models.items():
             if model.instances.get(site) is InstanceState.READY and key not in models:
                 del model.instances[site]
@@ -315,7 +327,7 @@ class _Choice:
             key=model.key,
             name=model.name,
             memory_bytes=model.memory_bytes,
-            sites=frozenset(model.limits.devices),
+            sites=frozenset(model.limits.devices) - model.barred,
             counts=model.limits.counts,
             load=model.load,
             pinned=model.pinned or model.holds > 0,

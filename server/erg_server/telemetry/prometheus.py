@@ -31,11 +31,27 @@ class WorkerSample:
     models: dict[tuple[str, str], int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySample:
+    """Memory that models are counted with, by pool (the machine's, or a GPU's), and how often each came and went.
+
+    Only pools with a budget are in `budget_bytes`; `loads` and `evictions` are by (model, version).
+    """
+
+    used_bytes: dict[str, int]
+    budget_bytes: dict[str, int]
+    loads: dict[tuple[str, str], int]
+    evictions: dict[tuple[str, str], int]
+
+
 class ErgCollector(Collector):
     """Reads the meter and the workers when Prometheus asks; nothing is kept twice."""
 
-    def __init__(self, meter: Meter, workers: Callable[[], Sequence[WorkerSample]]) -> None:
+    def __init__(
+        self, meter: Meter, workers: Callable[[], Sequence[WorkerSample]], memory: Callable[[], MemorySample]
+    ) -> None:
         self._meter = meter
+        self._memory = memory
         self._workers = workers
         self._started_s = time.time()
 
@@ -45,6 +61,7 @@ class ErgCollector(Collector):
         yield from _own_families(meters)
         yield from _triton_families(meters)
         yield from _worker_families(self._workers())
+        yield from _memory_families(self._memory())
         yield from _host_families()
         start = GaugeMetricFamily("erg_start_time_seconds", "When the server started, in Unix time.")
         start.add_metric((), self._started_s)
@@ -175,6 +192,24 @@ def _worker_families(samples: Sequence[WorkerSample]) -> Iterator[Metric]:
         for (name, version), nbytes in sorted(sample.models.items()):
             models.add_metric((name, version, sample.name), nbytes)
     yield from (cpu, memory, ready, restarts, held, models)
+
+
+def _memory_families(sample: MemorySample) -> Iterator[Metric]:
+    used = GaugeMetricFamily(
+        "erg_models_resident_bytes", "Memory that loaded models are counted with.", labels=("pool",)
+    )
+    for pool, nbytes in sorted(sample.used_bytes.items()):
+        used.add_metric((pool,), nbytes)
+    budget = GaugeMetricFamily("erg_memory_budget_bytes", "What they may have (--memory-budget).", labels=("pool",))
+    for pool, nbytes in sorted(sample.budget_bytes.items()):
+        budget.add_metric((pool,), nbytes)
+    loads = CounterMetricFamily("erg_model_loads", "Times a worker loaded the model.", labels=LABELS)
+    for key, count in sorted(sample.loads.items()):
+        loads.add_metric(key, count)
+    evictions = CounterMetricFamily("erg_model_evictions", "Times the model gave way to others.", labels=LABELS)
+    for key, count in sorted(sample.evictions.items()):
+        evictions.add_metric(key, count)
+    yield from (used, budget, loads, evictions)
 
 
 def _host_families() -> Iterator[Metric]:

@@ -12,6 +12,7 @@ from erg_server.clock import MonotonicClock
 from erg_server.devices.device import Device
 from erg_server.errors import ErgError
 from erg_server.models.loader import ModelLoader
+from erg_server.models.placer import ModelPlacer
 from erg_server.models.registry import ControlMode, ModelRegistry
 from erg_server.repository.repository import ModelRepository
 from erg_server.request import InferenceRequest, InferenceResponse, RequestedOutput
@@ -111,8 +112,10 @@ class Harness:
     mode: ControlMode = ControlMode.EXPLICIT
     workers: tuple[FakeWorker, ...] = ()
     meter: Meter = field(default_factory=Meter)
+    budgets: dict[str, int] = field(default_factory=dict)
     repository: ModelRepository = field(init=False)
     scheduler: Scheduler = field(init=False)
+    placer: ModelPlacer = field(init=False)
     loader: ModelLoader = field(init=False)
     registry: ModelRegistry = field(init=False)
 
@@ -121,12 +124,20 @@ class Harness:
         self.workers = self.workers or (FakeWorker(),)
         self.repository = ModelRepository([self.root])
         self.scheduler = Scheduler(clock=MonotonicClock(), timers=asyncio.get_running_loop())
+        self.placer = ModelPlacer(
+            workers=self.workers, scheduler=self.scheduler, clock=MonotonicClock(), budgets=self.budgets
+        )
         self.loader = ModelLoader(
-            repository=self.repository, workers=self.workers, scheduler=self.scheduler, meter=self.meter
+            repository=self.repository,
+            workers=self.workers,
+            scheduler=self.scheduler,
+            placer=self.placer,
+            meter=self.meter,
         )
         self.registry = ModelRegistry(self.repository, self.loader, self.mode)
         for worker in self.workers:
             worker.on_available = self.scheduler.worker_available
+            worker.on_state_change = self.placer.worker_changed
             self.scheduler.add_worker(worker)
 
     @property

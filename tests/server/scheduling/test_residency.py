@@ -246,6 +246,20 @@ def test_with_no_device_up_a_model_waits_and_is_not_refused() -> None:
     assert case.poll().loads == ((1, "gpu0"),)
 
 
+def test_where_a_load_failed_it_is_tried_again_only_when_somebody_asks_again() -> None:
+    case = Case()
+    case.add(1)
+    orders = case.want(1)
+    case.residency.failed(1, "cpu0")
+    case.carry_out(Orders(loads=orders.loads[1:]))
+    assert case.poll() == Orders()
+    assert case.residency.settled(1)
+    case.residency.failed(1, "cpu1")
+    case.residency.failed(1, "cpu2")
+    assert case.poll() == Orders(), "nobody asks for it"
+    assert len(case.want(1).loads) == 3
+
+
 def test_a_version_that_is_retired_keeps_its_memory_until_it_is_unloaded() -> None:
     case = Case(budget=10)
     case.add(1, 2)
