@@ -38,6 +38,12 @@ class _Placed:
     compute_ns: int = 0
     load: float = 0.0
 
+    @property
+    def awaited(self) -> bool:
+        """Whether its first load or a request waits for it."""
+        first = self.placing is not None and not self.placing.done()
+        return first or (self.queue is not None and len(self.queue.batcher.queue) > 0)
+
 
 class ModelPlacer:
     """Brings versions onto workers, at first and again after an eviction. Only the event loop's thread calls it."""
@@ -233,13 +239,8 @@ class ModelPlacer:
     async def _evict(self, key: int, site: str) -> None:
         await self._unload(key, site)
         entry = self._placed.get(key)
-        if (
-            entry is not None
-            and entry.queue is not None
-            and entry.queue.batcher.queue
-            and not self._residency.state(key)
-        ):
-            # It was taken its memory while requests waited: they have their turn again, behind those that wait longer.
+        if entry is not None and entry.awaited and not self._residency.state(key):
+            # It lost its memory while somebody waited, who has a turn again, behind those that wait longer.
             self._residency.want(key, self._clock.now_ns())
         self._step()
 

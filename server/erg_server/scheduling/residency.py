@@ -68,6 +68,11 @@ class _Model:
         return self.sites(InstanceState.LOADING, InstanceState.READY)
 
     @property
+    def rank(self) -> int:
+        """Whose memory is kept first: the pinned, then those on their way, a new pinned one among them."""
+        return 1 if self.holds else 2 - 2 * self.pinned
+
+    @property
     def stay_ns(self) -> int:
         """How long it stays at least while it is busy: as long as bringing it back takes."""
         return max(MIN_STAY_NS, round(self.reload_s * 1e9))
@@ -256,7 +261,7 @@ class _Choice:
         waiting = [model for model in models if not model.standing]
         waiting.sort(key=lambda model: (math.inf if model.wanted_ns is None else model.wanted_ns, model.key))
         placed = [model for model in models if model.standing]
-        placed.sort(key=lambda model: (not model.pinned, not model.holds, -worth(model.key), model.key))
+        placed.sort(key=lambda model: (model.rank, -worth(model.key), model.key))
         self.members = placed + waiting
 
     def make(self) -> PlacementPlan:

@@ -129,6 +129,7 @@ class Worker:
         self._models.pop(handle, None)
         self._loaded.pop(handle, None)
         self.loads += 1
+        self.on_available(self)  # Nothing of this model may be handed over any more.
         if self._process is not None:
             await self._process.unload(handle)
 

@@ -65,6 +65,7 @@ class FakeWorker(Worker):
         if failure := self.load_failure(model):
             raise failure
         self.models[model.handle] = model
+        self.loads += 1
         self._changed.set()
         self.on_available(self)
         return LoadReport(1, 0.0)
@@ -72,6 +73,9 @@ class FakeWorker(Worker):
     async def unload(self, handle: int) -> None:
         self.models.pop(handle, None)
         self.unloaded.append(handle)
+        self.loads += 1
+        self._changed.set()
+        self.on_available(self)
 
     def submit(self, handle: int, inputs: Sequence[BatchInput], on_done: OnDone, rows: int) -> None:
         model = self.models[handle]
