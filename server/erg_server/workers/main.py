@@ -136,6 +136,8 @@ class WorkerLoop:
                 backend = self._backends.get(spec.backend)
                 if backend is None:
                     backend = self._backends[spec.backend] = create_backend(spec.backend)
+                # What the last load left free would hide what this one takes, and what this one leaves is not its own.
+                return_freed_memory()
                 before = resident_bytes()
                 model = backend.load(
                     ModelLoad(
@@ -147,6 +149,7 @@ class WorkerLoop:
                         device=self._device,
                     )
                 )
+                return_freed_memory()
                 grown = resident_bytes() - before
             self._models[handle] = model, spec
             answer = frames.pack_loaded(handle, grown)
