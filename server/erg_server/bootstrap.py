@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from erg_server.clock import Clock, MonotonicClock
 from erg_server.dataplane.dataplane import DataPlane
 from erg_server.dataplane.shared_memory import SharedMemory
 from erg_server.devices.inventory import find_devices
+from erg_server.devices.memory_budget import parse_budgets
 from erg_server.errors import InvalidArgumentError
 from erg_server.models.loader import ModelLoader
+from erg_server.models.placer import ModelPlacer
 from erg_server.models.registry import ControlMode, ModelRegistry
 from erg_server.repository.repository import ModelRepository
 from erg_server.scheduling.admission import QueueLimits
@@ -42,6 +45,7 @@ class Server:
     repository: ModelRepository
     workers: tuple[Worker, ...]
     registry: ModelRegistry
+    placer: ModelPlacer
     transports: tuple[Transport, ...]
     endpoints: Endpoints
     tracer: Tracer
@@ -76,11 +80,13 @@ def build_server(settings: ServeSettings) -> Server:
     )
     devices = find_devices(cpu_workers=settings.cpu_workers, threads_per_worker=settings.threads_per_worker)
     workers = tuple(Worker(device, slot_bytes=settings.worker_slot_bytes) for device in devices)
-    loader = ModelLoader(repository=repository, workers=workers, scheduler=scheduler, meter=meter)
+    budgets = parse_budgets(settings.memory_budget).pools(devices)
+    placer = ModelPlacer(workers=workers, scheduler=scheduler, clock=clock, budgets=budgets)
+    loader = ModelLoader(repository=repository, workers=workers, scheduler=scheduler, placer=placer, meter=meter)
     registry = ModelRegistry(repository, loader, ControlMode(settings.model_control_mode))
     for worker in workers:
         worker.on_available = scheduler.worker_available
-        worker.on_state_change = lambda _: registry.notify()
+        worker.on_state_change = partial(_worker_changed, placer, registry)
         scheduler.add_worker(worker)
     plane = DataPlane(
         registry=registry,
@@ -94,7 +100,9 @@ def build_server(settings: ServeSettings) -> Server:
         trace_folder=Path(settings.trace_folder),
     )
     transport = build_transport(settings, build_methods(plane, draining, reflection=settings.reflection), clock)
-    collector = ErgCollector(meter, lambda: [sample_worker(worker, registry) for worker in workers])
+    collector = ErgCollector(
+        meter, lambda: [sample_worker(worker, registry) for worker in workers], placer.sample_memory
+    )
     endpoints = Endpoints(
         address=settings.metrics_address,
         port=settings.metrics_port,
@@ -106,6 +114,7 @@ def build_server(settings: ServeSettings) -> Server:
         repository=repository,
         workers=workers,
         registry=registry,
+        placer=placer,
         transports=(transport,),
         endpoints=endpoints,
         tracer=tracer,
@@ -170,6 +179,11 @@ def build_methods(plane: DataPlane, draining: asyncio.Event, *, reflection: bool
     if reflection:
         methods += ReflectionService([INFERENCE, HEALTH]).methods()
     return methods
+
+
+def _worker_changed(placer: ModelPlacer, registry: ModelRegistry, worker: Worker) -> None:
+    placer.worker_changed(worker)
+    registry.notify()
 
 
 def sample_worker(worker: Worker, registry: ModelRegistry) -> WorkerSample:

@@ -31,9 +31,16 @@ class StatusCode(enum.IntEnum):
 
 
 class ErgError(Exception):
-    """An error with a cause the caller can read; its message is sent to the caller as it is."""
+    """An error with a cause the caller can read; its message is sent to the caller as it is.
+
+    So are `trailers`, keys and values of ASCII that programs read, where the answer has a place for them.
+    """
 
     code = StatusCode.INTERNAL
+
+    def __init__(self, *args: object, trailers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(*args)
+        self.trailers = trailers
 
     @property
     def message(self) -> str:

@@ -17,6 +17,9 @@ from erg_server.settings import ServeSettings
 
 log = logging.getLogger(__name__)
 
+BALANCE_S = 10.0
+"""Between two looks at what each model keeps devices busy with: several times what bringing a model elsewhere takes."""
+
 
 def run_server(settings: ServeSettings) -> int:
     """Serve until SIGTERM or SIGINT and return the process's exit status: 0 after a clean drain, 1 otherwise."""
@@ -65,6 +68,7 @@ async def start(server: Server) -> None:
     await server.registry.start(list(server.settings.load_model))
     if server.settings.model_control_mode == "poll":
         server.tasks.add(asyncio.get_running_loop().create_task(_poll(server)))
+    server.tasks.add(asyncio.get_running_loop().create_task(_balance(server)))
     addresses = ", ".join(address for transport in server.transports for address in transport.addresses)
     log.info(
         "serving %d models over gRPC on %s; metrics on http://%s/metrics (%s)",
@@ -110,3 +114,12 @@ async def _poll(server: Server) -> None:
             await server.registry.poll()
         except Exception:
             log.exception("looking at the repository failed; it is tried again")
+
+
+async def _balance(server: Server) -> None:
+    while True:
+        await asyncio.sleep(BALANCE_S)
+        try:
+            server.placer.sample_loads()
+        except Exception:
+            log.exception("placing models by their load failed; it is tried again")

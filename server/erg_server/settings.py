@@ -111,6 +111,12 @@ class ServeSettings:
     worker_slot_bytes: int = _setting(
         256 << 20, "Workers", "Address space of one batch's tensors in a worker; memory is used as batches need it."
     )
+    memory_budget: tuple[str, ...] = _setting(
+        (),
+        "Workers",
+        "Most memory of the models that are loaded at a time, for the machine's CPU workers together and for each GPU: "
+        "8GiB, or for one kind cpu=8GiB, gpu=20GiB. Models beyond it are evicted and brought back on demand.",
+    )
 
     max_queue_requests: int = _setting(10_000, "Overload", "Most requests that wait for one model; more are refused.")
     max_queue_bytes: int = _setting(1 << 30, "Overload", "Most input bytes that wait for one model; more are refused.")

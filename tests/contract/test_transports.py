@@ -10,7 +10,7 @@ import grpc
 import pytest
 from erg_server import errors
 from erg_server.clock import MonotonicClock
-from erg_server.errors import ErgError, NotFoundError, UnavailableError
+from erg_server.errors import ErgError, NotFoundError, ResourceExhaustedError, UnavailableError
 from erg_server.pb import inference_pb2 as pb
 from erg_server.transports.base import CallContext
 
@@ -56,6 +56,27 @@ async def test_every_typed_error_becomes_its_status_and_message(transport: Trans
         for kind in ERRORS:
             code, details = await refused(client.call(message(id=kind.__name__)))
             assert (code.value[0], details) == (kind.code, UTF8_MESSAGE)
+
+
+async def test_an_errors_trailers_reach_the_caller(transport: TransportFactory) -> None:
+    error = ResourceExhaustedError("busy", trailers=(("grpc-retry-pushback-ms", "12"),))
+
+    async def fail(_: object, __: CallContext) -> pb.ModelInferResponse:
+        raise error
+
+    async def fail_late(_: object, __: CallContext) -> AsyncIterator[pb.ModelInferResponse]:
+        yield pb.ModelInferResponse()
+        raise error
+
+    async with running(transport, unary(fail), stream(fail_late)) as (_, client):
+        calls = [client.call(message())]
+        streamed = client.stream()
+        assert await streamed.read() == pb.ModelInferResponse()
+        for call in (*calls, streamed.read()):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await call
+            assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert ("grpc-retry-pushback-ms", "12") in tuple(raised.value.trailing_metadata())
 
 
 @pytest.mark.parametrize("text", ["x" * 100_000, "%" * 100_000, "🙂" * 50_000, "bad \udcff byte", ""])

@@ -10,14 +10,14 @@ from collections import Counter
 from pathlib import Path
 
 from erg_server.devices.device import Device
-from erg_server.errors import ErgError, FailedPreconditionError
+from erg_server.models.placer import ModelPlacer
 from erg_server.models.served_model import ServedModel
 from erg_server.models.signature import Signature
 from erg_server.models.warmup import check_golden, labels_of, run_warmup
 from erg_server.repository.installed import usable_backends
 from erg_server.repository.repository import ModelDefinition, ModelRepository
 from erg_server.repository.selection import DECIDING_KEYS, ServingPlan
-from erg_server.repository.spec import ModelSpec
+from erg_server.scheduling.instance_groups import instance_limits
 from erg_server.scheduling.scheduler import Scheduler
 from erg_server.telemetry.meter import Meter, ModelMeter
 from erg_server.workers.supervisor import Worker, WorkerModel
@@ -26,15 +26,22 @@ log = logging.getLogger(__name__)
 
 
 class ModelLoader:
-    """Loads versions on every worker they may run on. Owns the numbering of handles.
+    """Loads versions where the placer brings them. Owns the numbering of handles.
 
     It counts who needs a definition's files: a worker that restarts reads those of every version that serves.
     """
 
     def __init__(
-        self, *, repository: ModelRepository, workers: tuple[Worker, ...], scheduler: Scheduler, meter: Meter
+        self,
+        *,
+        repository: ModelRepository,
+        workers: tuple[Worker, ...],
+        scheduler: Scheduler,
+        placer: ModelPlacer,
+        meter: Meter,
     ) -> None:
         self._repository = repository
+        self._placer = placer
         self._workers = workers
         self._scheduler = scheduler
         self._meter = meter
@@ -64,7 +71,8 @@ class ModelLoader:
         Raises:
             ErgError: it does not load; nothing of it stays behind.
         """
-        workers = choose_workers(self._workers, definition.spec)
+        limits = instance_limits(definition.spec, [worker.device for worker in self._workers])
+        workers = tuple(worker for worker in self._workers if worker.name in limits.devices)
         identity = self.identity(definition, version)
         await asyncio.to_thread(self._repository.verify, definition, version)
         plan = await asyncio.to_thread(_plan, definition, version, workers[0].device)
@@ -78,14 +86,20 @@ class ModelLoader:
             model_path=plan.path,
             spec=spec,
         )
-        log.info("loading model %s version %d on %d workers", definition.name, version, len(workers))
+        log.info("loading model %s version %d; it may use %s", definition.name, version, ", ".join(limits.devices))
+        memory_bytes = await asyncio.to_thread(_file_bytes, plan.path)
         try:
-            await _load_everywhere(workers, model)
+            await self._placer.place(model, limits, memory_bytes=memory_bytes)
+        except asyncio.CancelledError:
+            # Whoever asked is gone, and what a worker has begun to load may take long to end.
+            self._placer.discard(handle)
+            raise
         except BaseException:
-            await self._unload(workers, handle)
+            await self._placer.remove(handle)
             raise
         # What a version does before it answers is nobody's request: it is counted aside.
         queue = self._scheduler.open(handle=handle, spec=spec, version=str(version), meter=ModelMeter("", ""))
+        self._placer.attach(handle, queue)
         meter = self._meter.model(definition.name, str(version))
         served = ServedModel(
             name=definition.name,
@@ -98,6 +112,7 @@ class ModelLoader:
             queue=queue,
             scheduler=self._scheduler,
             workers=workers,
+            placer=self._placer,
             fingerprint=identity,
             signature=Signature(spec),
         )
@@ -107,10 +122,11 @@ class ModelLoader:
             await check_golden(served, definition, version)
         except BaseException:
             self._scheduler.close(queue)
-            await self._unload(workers, handle)
+            await self._placer.remove(handle)
             raise
         queue.meter = meter
         self.hold(definition)
+        self._placer.release(handle)
         log.info("model %s version %d is ready", definition.name, version)
         return served
 
@@ -118,14 +134,9 @@ class ModelLoader:
         """Let a version that no longer answers finish what it accepted, then free its memory."""
         await self._scheduler.drain(served.queue)
         self._scheduler.close(served.queue)
-        await self._unload(served.workers, served.handle)
+        await self._placer.remove(served.handle)
         await self.release(served.definition)
         log.info("model %s version %d is unloaded", served.name, served.version)
-
-    async def _unload(self, workers: tuple[Worker, ...], handle: int) -> None:
-        for result in await asyncio.gather(*(worker.unload(handle) for worker in workers), return_exceptions=True):
-            if isinstance(result, BaseException) and not isinstance(result, ErgError):
-                log.error("unloading failed", exc_info=result)
 
 
 def _plan(definition: ModelDefinition, version: int, device: Device) -> ServingPlan:
@@ -140,36 +151,6 @@ def _plan(definition: ModelDefinition, version: int, device: Device) -> ServingP
     return plan
 
 
-async def _load_everywhere(workers: tuple[Worker, ...], model: WorkerModel) -> None:
-    """Return when every worker has the model, or raise the first failure when every one has answered."""
-    results = await asyncio.gather(*(worker.load(model) for worker in workers), return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-
-
-def choose_workers(workers: tuple[Worker, ...], spec: ModelSpec) -> tuple[Worker, ...]:
-    """The workers a model runs on: of the kind its instance group names, all of them unless it counts fewer.
-
-    Raises:
-        FailedPreconditionError: the machine has no such device.
-    """
-
-    def fits(device: Device) -> bool:
-        if spec.instance_kind == "GPU":
-            return device.kind == "gpu" and (not spec.gpus or device.id in spec.gpus)
-        return spec.instance_kind != "CPU" or device.kind == "cpu"
-
-    fitting = tuple(worker for worker in workers if fits(worker.device))
-    if spec.instance_kind in ("AUTO", "MODEL"):
-        gpus = tuple(worker for worker in fitting if worker.device.kind == "gpu")
-        fitting = gpus or fitting
-    if not fitting:
-        have = ", ".join(worker.name for worker in workers)
-        raise FailedPreconditionError(
-            f"model '{spec.name}' asks for instances of kind {spec.instance_kind}"
-            f"{f' on GPUs {list(spec.gpus)}' if spec.gpus else ''}; this server has {have}"
-        )
-    # A GPU's worker runs one batch at a time whatever the count; on CPU the count is how many cores' workers it gets.
-    count = spec.instance_count if fitting[0].device.kind == "cpu" else 0
-    return fitting[:count] if count else fitting
+def _file_bytes(path: Path) -> int:
+    """What a model takes at least, until it was measured."""
+    return path.stat().st_size if path.is_file() else 0

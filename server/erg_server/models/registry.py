@@ -114,7 +114,7 @@ class ModelRegistry:
     def model_ready(self, name: str, version: str) -> bool:
         """Whether a request for this version would be served now."""
         try:
-            return self.resolve(name, version).live_workers > 0
+            return self.resolve(name, version).available
         except ErgError:
             return False
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 from erg_server.errors import ErgError, ResourceExhaustedError, UnavailableError
+from erg_server.models.placer import ModelPlacer
 from erg_server.models.signature import Signature
 from erg_server.pb.model_config_pb2 import ModelConfig
 from erg_server.repository.repository import ModelDefinition
@@ -37,7 +38,9 @@ class ServedModel:
     meter: ModelMeter
     queue: ModelQueue
     scheduler: Scheduler
+    # Those that may have the model; which of them have it now is the placer's to say.
     workers: tuple[Worker, ...]
+    placer: ModelPlacer
     fingerprint: str
     signature: Signature
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -46,8 +49,13 @@ class ServedModel:
 
     @property
     def live_workers(self) -> int:
-        """Workers that have the model loaded now; 0 while all of them restart."""
+        """Workers that have the model loaded now; 0 while all of them restart, and while it is evicted."""
         return sum(worker.has_model(self.handle) for worker in self.workers)
+
+    @property
+    def available(self) -> bool:
+        """Whether a request would be served now, be it after the model is brought back."""
+        return self.live_workers > 0 or self.placer.reachable(self.handle)
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Check a request against the signature, queue it, and wait for its answer.
@@ -99,6 +107,8 @@ class ServedModel:
             phases=Phases(arrival_ns=request.arrival_ns),
         )
         self.scheduler.enqueue(self.queue, entry)
+        if self.placer.limited:
+            self.placer.used(self.handle)
         return partial(self.scheduler.cancel, self.queue, entry)
 
     def _check(self, request: InferenceRequest) -> tuple[int, Hashable, int, int]:

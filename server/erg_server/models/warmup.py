@@ -31,7 +31,7 @@ async def run_warmup(served: ServedModel, definition: ModelDefinition) -> None:
     Raises:
         FailedPreconditionError: a configured sample failed.
     """
-    workers = len(served.workers)
+    workers = max(1, served.live_workers)
     if not served.spec.warmup:
         try:
             await _run(

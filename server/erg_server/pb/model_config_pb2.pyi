@@ -1705,22 +1705,58 @@ class PaddedOutput(_message.Message):
 Global___PaddedOutput: _TypeAlias = PaddedOutput  # noqa: Y015
 
 @_typing.final
+class ServiceObjective(_message.Message):
+    """What the model's callers are promised. The server batches, orders and refuses so that it holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    P99_MS_FIELD_NUMBER: _builtins.int
+    p99_ms: _builtins.float
+    """99 of 100 requests are answered within so many milliseconds of their arrival."""
+    def __init__(
+        self,
+        *,
+        p99_ms: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["p99_ms", b"p99_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceObjective: _TypeAlias = ServiceObjective  # noqa: Y015
+
+@_typing.final
 class ErgConfig(_message.Message):
     """Settings that Triton's schema has no place for."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PADDING_FIELD_NUMBER: _builtins.int
+    SLO_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    pinned: _builtins.bool
+    """Never evicted where --memory-budget is set; the model does not load where it does not fit beside the other pinned ones."""
+    weight: _builtins.float
+    """Its share of a device against the other models there; 0 stands for 1."""
     @_builtins.property
     def padding(self) -> Global___Padding: ...
+    @_builtins.property
+    def slo(self) -> Global___ServiceObjective:
+        """None: requests have no deadline but their callers'."""
+
     def __init__(
         self,
         *,
         padding: Global___Padding | None = ...,
+        slo: Global___ServiceObjective | None = ...,
+        pinned: _builtins.bool = ...,
+        weight: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["padding", b"padding"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["padding", b"padding", "slo", b"slo"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["padding", b"padding"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["padding", b"padding", "pinned", b"pinned", "slo", b"slo", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -206,13 +206,31 @@ class WarmupSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceGroup:
+    """Instances that a model asks for: `count` on each device, 0 for the server's own choice.
+
+    The devices are the GPUs with the indices `gpus`, () for all of them, or the cores of this machine, which are one.
+    """
+
+    kind: InstanceKind
+    count: int = 0
+    gpus: tuple[int, ...] = ()
+
+    @classmethod
+    def from_config(cls, group: pb.ModelInstanceGroup) -> Self:
+        """Read one entry of `instance_group`."""
+        return cls(kind=_INSTANCE_KINDS[group.kind], count=group.count, gpus=tuple(sorted(set(group.gpus))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """One model's completed configuration.
 
     `max_batch_size` is 0 for a model whose tensors have no batch axis of ours. `batching` is None where the server
     joins no requests. `batch_limit` caps the rows of a batch that it forms, not those of a request; 0 for no other cap
-    than `max_batch_size`. `instance_count` is the number asked for on each device, 0 for the server's own choice, and
-    `gpus` the device indices asked for, () for all.
+    than `max_batch_size`. `instance_groups` are all of one kind, and none where the server places the model as it sees
+    fit. `objective_ns` is within what 99 of 100 requests are to be answered, 0 for no objective. A `pinned` model is
+    never evicted; `weight` is its share of a device against the other models there.
     """
 
     name: str
@@ -225,12 +243,18 @@ class ModelSpec:
     padding: PaddingRule | None = None
     decoupled: bool = False
     batch_limit: int = 0
-    instance_kind: InstanceKind = "AUTO"
-    instance_count: int = 0
-    gpus: tuple[int, ...] = ()
+    instance_groups: tuple[InstanceGroup, ...] = ()
+    objective_ns: int = 0
+    pinned: bool = False
+    weight: float = 1.0
     default_model_filename: str = ""
     parameters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     warmup: tuple[WarmupSpec, ...] = ()
+
+    @property
+    def instance_kind(self) -> InstanceKind:
+        """The kind of device that its instance groups ask for."""
+        return self.instance_groups[0].kind if self.instance_groups else "AUTO"
 
     def wire_shape(self, tensor: TensorSpec) -> tuple[int, ...]:
         """The tensor's shape as callers send it: the batch axis, -1, leads when the model batches."""
@@ -247,9 +271,10 @@ class ModelSpec:
     @classmethod
     def from_config(cls, config: pb.ModelConfig) -> Self:
         """Read a completed and validated configuration."""
-        kinds = {_INSTANCE_KINDS[group.kind] for group in config.instance_group}
+        groups = tuple(InstanceGroup.from_config(group) for group in config.instance_group)
+        kinds = sorted({group.kind for group in groups})
         if len(kinds) > 1:
-            raise InvalidArgumentError(f"model '{config.name}': instance groups of several kinds: {sorted(kinds)}")
+            raise InvalidArgumentError(f"model '{config.name}': instance groups of several kinds: {kinds}")
         scheduling = config.WhichOneof("scheduling_choice")
         return cls(
             name=config.name,
@@ -261,9 +286,10 @@ class ModelSpec:
             batching=BatchingPolicy.from_config(config.dynamic_batching) if scheduling == "dynamic_batching" else None,
             padding=PaddingRule.from_config(config.erg.padding) if config.erg.HasField("padding") else None,
             decoupled=config.model_transaction_policy.decoupled,
-            instance_kind=next(iter(kinds), "AUTO"),
-            instance_count=sum(group.count for group in config.instance_group),
-            gpus=tuple(sorted({gpu for group in config.instance_group for gpu in group.gpus})),
+            instance_groups=groups,
+            objective_ns=round(config.erg.slo.p99_ms * 1e6),
+            pinned=config.erg.pinned,
+            weight=config.erg.weight or 1.0,
             default_model_filename=config.default_model_filename,
             parameters=MappingProxyType({key: entry.string_value for key, entry in sorted(config.parameters.items())}),
             warmup=tuple(WarmupSpec.from_config(each) for each in config.model_warmup),

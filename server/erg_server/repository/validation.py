@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain
 
@@ -10,6 +11,7 @@ from erg_server.pb import model_config_pb2 as pb
 from erg_server.repository.autocomplete import PLATFORMS
 from erg_server.repository.config import ConfigDocument
 from erg_server.repository.layout import check_relative
+from erg_server.repository.objective_validation import check_objective
 from erg_server.repository.padding_validation import check_padding
 from erg_server.repository.problem import Problem, did_you_mean
 
@@ -185,6 +187,18 @@ def _check_instances(document: ConfigDocument) -> Iterator[Problem]:
         if group.kind != groups[0].kind:
             message = "all instances of one model are of one kind"
             yield document.problem(f"{key}.kind", message, "publish a second model for the other kind")
+        for ignored in ("passive", "rate_limiter", "secondary_devices", "host_policy", "profile"):
+            if document.gives(f"{key}.{ignored}"):
+                yield document.problem(f"{key}.{ignored}", "has no effect in Erg", severity="warning")
+
+
+def _check_sharing(document: ConfigDocument) -> Iterator[Problem]:
+    """A weight is a share: zero would starve the model, and no number is no share."""
+    weight = document.config.erg.weight
+    if document.gives("erg.weight") and not 0 < weight < math.inf:
+        yield document.problem(
+            "erg.weight", f"{weight:g} is no share", "use a number above 0; 1 is every model's default"
+        )
 
 
 def _check_versions(document: ConfigDocument) -> Iterator[Problem]:
@@ -245,8 +259,10 @@ _CHECKS: tuple[_Check, ...] = (
     _check_tensors,
     _check_batching,
     _check_instances,
+    _check_sharing,
     _check_versions,
     _check_files,
     _check_warmup,
     check_padding,
+    check_objective,
 )

@@ -1,7 +1,11 @@
-"""Whether a request may join the queue, and when it stops being worth running. Pure."""
+"""Whether a request may join the queue, and when it stops being worth running. Pure.
+
+Refusing on arrival what cannot be in time is Clockwork's admission (Gujarati et al., OSDI 2020, arXiv 2006.02464).
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,6 +13,14 @@ from erg_server.errors import DeadlineExceededError, InvalidArgumentError, Resou
 from erg_server.repository.spec import BatchingPolicy, QueuePolicy
 from erg_server.request import InferenceRequest
 from erg_server.scheduling.request_queue import RequestQueue
+
+RETRY_TRAILER = "grpc-retry-pushback-ms"
+
+
+LATE_SHARE = 0.01
+"""Of the admitted requests, how many may be late."""
+_CAUTION_GAIN = 0.02
+_LEAST_CAUTION, _MOST_CAUTION = 0.5, 16.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,67 @@ def admit(
         if expires_ns is None or timeout_ns < expires_ns:
             return Admission(level, timeout_ns, delayable)
     return Admission(level, expires_ns, delayable=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What is predicted for a request that joins a queue now, in nanoseconds from now.
+
+    `wait_ns` until its batch starts, `batch_ns` for its batch, and `alone_ns` for the request by itself.
+    """
+
+    wait_ns: float
+    batch_ns: float
+    alone_ns: float
+    waiting_requests: int
+
+
+class Caution:
+    """How much longer a request waits than the account of waiting work says, learnt from what became of those admitted.
+
+    More urgent ones come yet, and batches are not full. The factor grows with each request that was late and shrinks
+    with each that was not, so that one in a hundred is late: a multiplicative quantile estimate as `LatencyCurve`'s.
+    """
+
+    __slots__ = ("factor",)
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+
+    def met(self, count: int) -> None:
+        """So many admitted requests were answered in time."""
+        if self.factor > _LEAST_CAUTION:
+            self.factor *= (1 - _CAUTION_GAIN * LATE_SHARE) ** count
+
+    def missed(self, count: int) -> None:
+        """So many were dropped or late."""
+        if count and self.factor < _MOST_CAUTION:
+            self.factor *= (1 + _CAUTION_GAIN * (1 - LATE_SHARE)) ** count
+
+
+def check_in_time(request: InferenceRequest, left_ns: int, forecast: Forecast) -> None:
+    """Refuse what cannot be answered within `left_ns`.
+
+    Raises:
+        DeadlineExceededError: not even an empty server could; the message says what it would take.
+        ResourceExhaustedError: because of those that wait; the message has the predicted wait, and the trailers tell
+            when to try again.
+    """
+    if forecast.alone_ns > left_ns:
+        raise DeadlineExceededError(
+            f"model '{request.model_name}' takes about {forecast.alone_ns / 1e6:.1f} ms for this request, "
+            f"which has {left_ns / 1e6:.1f} ms left"
+        )
+    late_ns = forecast.wait_ns + forecast.batch_ns - left_ns
+    if late_ns > 0:
+        retry_ms = math.ceil(late_ns / 1e6)
+        raise ResourceExhaustedError(
+            f"model '{request.model_name}' would start this request in about {forecast.wait_ns / 1e6:.1f} ms and "
+            f"answer it {late_ns / 1e6:.1f} ms too late, behind {forecast.waiting_requests} of its requests and other "
+            f"models'. Retry in {retry_ms} ms.",
+            # What gRPC clients with a retry policy wait for: https://github.com/grpc/proposal/blob/master/A6-client-retries.md
+            trailers=((RETRY_TRAILER, str(retry_ms)),),
+        )
 
 
 def _level(request: InferenceRequest, policy: BatchingPolicy | None) -> tuple[int, QueuePolicy | None]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import enum
 import heapq
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, NamedTuple
 
 from erg_server.repository.spec import BatchingPolicy, ModelSpec, PaddingRule
-from erg_server.scheduling.request_queue import Bucket, QueuedRequest, RequestQueue, RequestState
+from erg_server.scheduling.request_queue import AGEING_NS, Bucket, QueuedRequest, RequestQueue, RequestState
+from erg_server.scheduling.slack import SlackPolicy
 
 _RUNNING: Final = RequestState.RUNNING
 
@@ -24,20 +26,27 @@ class Release(enum.StrEnum):
     DELAY = "delay"
     """Its oldest request waited for the longest delay allowed."""
     IDLE = "idle"
-    """A worker was free, and no delay is configured."""
+    """A worker was free, and no delay is configured or none would pay."""
+    SLACK = "slack"
+    """Its earliest deadline is due."""
     FLUSH = "flush"
     """The version is being drained."""
 
 
 class Ready(NamedTuple):
-    """A batch may go now, of at most `limit_rows` of the `waiting_rows` that share `key`."""
+    """A batch may go now, of at most `limit_rows` of the `waiting_rows` that share `key`.
+
+    Of the batches of several models, the one of the earliest `urgent_ns` goes first. `deadline_ns` is when its first
+    request must be answered, None for one without a deadline.
+    """
 
     level: int
     key: Hashable
     waiting_rows: int
     limit_rows: int
-    oldest_ns: int
+    urgent_ns: int
     reason: Release
+    deadline_ns: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +87,17 @@ class BatchLimits:
 
 
 class DynamicBatcher:
-    """Forms batches from one model's queue as its policy allows. Owns the queue."""
+    """Forms batches from one model's queue as its policy allows. Owns the queue.
 
-    def __init__(self, policy: BatchingPolicy | None, limits: BatchLimits) -> None:
+    With a `slack` policy, which a model with an objective has, batches wait for it, and for no longer than `policy`
+    says; every request then has a deadline.
+    """
+
+    def __init__(self, policy: BatchingPolicy | None, limits: BatchLimits, slack: SlackPolicy | None = None) -> None:
         self.queue = RequestQueue()
         self.limits = limits
         self.flushing = False
+        self._slack = slack
         self._batches = policy is not None and limits.max_rows > 1
         self._delay_ns = policy.max_queue_delay_us * 1000 if policy is not None and self._batches else 0
         self._preferred = tuple(sorted(policy.preferred_batch_sizes)) if policy is not None and self._batches else ()
@@ -91,8 +105,9 @@ class DynamicBatcher:
         # to skip it makes no difference.
         first = self._preferred[0] if self._preferred and self._delay_ns else limits.max_rows
         self._full_rows_at_most = min(first, limits.max_rows)
-        # (queued_ns, sequence, push number, key) of bucket heads, oldest first; stale once its request left. The push
-        # number is unique, so that keys, which need not be comparable, never are compared.
+        # (queued_ns or, with slack, due_ns, sequence, push number, key) of bucket heads, earliest first; stale once its
+        # request left. A batch that grows is due a little earlier than it says, which shifts the order of shapes only.
+        # The push number is unique, so that keys, which need not be comparable, never are compared.
         self._heads: dict[int, list[tuple[int, int, int, Hashable]]] = {}
         self._pushes = 0
         self._full: dict[int, dict[Hashable, None]] = {}
@@ -100,7 +115,11 @@ class DynamicBatcher:
     def offer(self, entry: QueuedRequest) -> None:
         """Queue a request that was admitted; `entry.phases.queued_ns` is its age's origin."""
         bucket = self.queue.push(entry)
-        self._track(bucket, entry)
+        if self._slack is not None:
+            self._slack.arrived(entry.phases.queued_ns)
+        if len(bucket.entries) == 1:
+            self._push_head(bucket)
+        self._track_fullness(bucket)
 
     def cancel(self, entry: QueuedRequest) -> bool:
         """Take a waiting request out; False if it is not waiting any more."""
@@ -121,13 +140,18 @@ class DynamicBatcher:
         self._rebuild()
         return expired
 
-    def poll(self, now_ns: int) -> Ready | WaitUntil | Idle:
-        """What may happen now. Levels go strictly in order; within one, full batches first, then the oldest head."""
+    def poll(self, now_ns: int, *, spare: bool = False) -> Ready | WaitUntil | Idle:
+        """What may happen now. Levels go strictly in order; within one, full batches first, then the oldest head.
+
+        `spare` says that devices have time to spare, so that batches need not be large and none waits for slack.
+        """
         if not self.queue:
             return IDLE
+        if self.queue.unsorted:
+            self._sort()
         wait_until_ns: int | None = None
         for level in self.queue.level_numbers():
-            ready = self._poll_level(level, now_ns)
+            ready = self._poll_level(level, now_ns, spare)
             if isinstance(ready, Ready):
                 return ready
             if wait_until_ns is None or ready.at_ns < wait_until_ns:
@@ -167,6 +191,19 @@ class DynamicBatcher:
                 break
         return taken
 
+    def first(self, ready: Ready, count: int) -> list[QueuedRequest]:
+        """The first requests of a batch that may go, in the order in which `take` takes them."""
+        bucket = self.queue.bucket(ready.level, ready.key)
+        return [] if bucket is None else list(islice(bucket.entries.values(), count))
+
+    def drop(self, entries: Sequence[QueuedRequest]) -> None:
+        """Take out waiting requests that are given up."""
+        for entry in entries:
+            self.queue.remove(entry)
+            entry.state = RequestState.FINISHED
+        if entries:
+            self._retrack(entries[0].level, entries[0].key)
+
     def drain(self) -> list[QueuedRequest]:
         """Take out every waiting request, when the model goes away without serving them."""
         entries = self.queue.drain()
@@ -183,7 +220,7 @@ class DynamicBatcher:
             return max(1, min(limits.max_rows, limits.max_padded_elements // bucket_length))
         return limits.max_rows
 
-    def _poll_level(self, level: int, now_ns: int) -> Ready | WaitUntil:
+    def _poll_level(self, level: int, now_ns: int, spare: bool) -> Ready | WaitUntil:
         full = self._full.get(level)
         if full:
             key = next(iter(full))
@@ -196,20 +233,56 @@ class DynamicBatcher:
             return self._ready(oldest, Release.FLUSH)
         if not self._batches:
             return self._ready(oldest, Release.SINGLE)
+        if self._slack is not None:
+            return self._poll_slack(oldest, head_ns, now_ns, spare)
+        return self._poll_delay(oldest, head_ns, now_ns)
+
+    def _poll_delay(self, bucket: Bucket, head_ns: int, now_ns: int) -> Ready | WaitUntil:
         if not self._delay_ns:
-            return self._ready(oldest, Release.IDLE)
+            return self._ready(bucket, Release.IDLE)
         if head_ns + self._delay_ns <= now_ns:
-            return self._ready(oldest, Release.DELAY)
+            return self._ready(bucket, Release.DELAY)
         return WaitUntil(head_ns + self._delay_ns)
+
+    def _poll_slack(self, bucket: Bucket, head_ns: int, now_ns: int, spare: bool) -> Ready | WaitUntil:
+        assert self._slack is not None
+        due_ns = self._due_ns(bucket)
+        if self._delay_ns and head_ns + self._delay_ns < due_ns:
+            if head_ns + self._delay_ns <= now_ns:
+                return self._ready(bucket, Release.DELAY)
+            due_ns = head_ns + self._delay_ns
+        if due_ns <= now_ns:
+            return self._ready(bucket, Release.SLACK)
+        if spare or not self._slack.pays(due_ns, now_ns):
+            return self._ready(bucket, Release.IDLE)
+        return WaitUntil(due_ns)
+
+    def _due_ns(self, bucket: Bucket) -> int:
+        assert self._slack is not None
+        deadline = bucket.head.deadline
+        assert deadline is not None
+        return self._slack.due_ns(deadline.at_ns, bucket.key, bucket.rows, self._most_rows(bucket))
+
+    def _most_rows(self, bucket: Bucket) -> int:
+        """Most rows of a batch from this bucket: what fits, and with an objective what pays."""
+        limits = self.limits
+        limit = limits.max_rows
+        if limits.max_padded_elements:
+            limit = self.row_limit(self._ceiling(bucket.head.length))
+        return limit if self._slack is None else self._slack.limit(bucket.key, limit)
 
     def _ready(self, bucket: Bucket, reason: Release) -> Ready:
         head = bucket.head
-        limit = self.row_limit(self._ceiling(head.length))
+        limit = self._most_rows(bucket)
         if reason in (Release.FULL, Release.IDLE):
             fitting = [size for size in self._preferred if size <= min(bucket.rows, limit)]
             if fitting and bucket.rows < limit:
                 limit, reason = fitting[-1], Release.PREFERRED
-        return Ready(bucket.level, bucket.key, bucket.rows, limit, head.phases.queued_ns, reason)
+        urgent_ns, deadline = head.phases.queued_ns + AGEING_NS, head.deadline
+        if deadline is None:
+            return Ready(bucket.level, bucket.key, bucket.rows, limit, urgent_ns, reason, None)
+        urgent_ns = min(urgent_ns, deadline.rank_ns)
+        return Ready(bucket.level, bucket.key, bucket.rows, limit, urgent_ns, reason, deadline.at_ns)
 
     def _fits(self, rows: int, nbytes: int, longest: int, wanted_rows: int) -> bool:
         limits = self.limits
@@ -220,11 +293,6 @@ class DynamicBatcher:
     def _ceiling(self, length: int) -> int:
         step = self.limits.bucket_step
         return length if step <= 1 else -(-length // step) * step
-
-    def _track(self, bucket: Bucket, entry: QueuedRequest) -> None:
-        if len(bucket.entries) == 1:
-            self._push_head(bucket)
-        self._track_fullness(bucket)
 
     def _track_fullness(self, bucket: Bucket) -> None:
         if self._batches and bucket.rows >= self._full_rows(bucket):
@@ -238,13 +306,16 @@ class DynamicBatcher:
             heapq.heapify(heads)
         head = bucket.head
         self._pushes += 1
-        heapq.heappush(heads, (head.phases.queued_ns, head.sequence, self._pushes, bucket.key))
+        at_ns = head.phases.queued_ns if self._slack is None else self._due_ns(bucket)
+        heapq.heappush(heads, (at_ns, head.sequence, self._pushes, bucket.key))
 
     def _is_head(self, level: int, item: tuple[int, int, int, Hashable]) -> bool:
         bucket = self.queue.bucket(level, item[3])
         return bucket is not None and bucket.head.sequence == item[1]
 
     def _full_rows(self, bucket: Bucket) -> int:
+        if self._slack is not None:
+            return min(self._most_rows(bucket), self._full_rows_at_most)
         if not self.limits.max_padded_elements:
             return self._full_rows_at_most
         return min(self._full_rows_at_most, self.row_limit(self._ceiling(bucket.head.length)))
@@ -274,6 +345,14 @@ class DynamicBatcher:
         bucket = self.queue.bucket(level, heads[0][3])
         assert bucket is not None
         return bucket
+
+    def _sort(self) -> None:
+        """Put the earliest deadlines first where requests came in another order."""
+        for bucket in self.queue.unsorted.values():
+            if bucket.entries:
+                bucket.sort()
+                self._push_head(bucket)
+        self.queue.unsorted.clear()
 
     def _rebuild(self) -> None:
         self._heads.clear()

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from erg_server.errors import ErgError
 from erg_server.repository.spec import ModelSpec
 from erg_server.request import InferenceResponse
+from erg_server.scheduling.admission import Caution
 from erg_server.scheduling.batch import BatchLayout
-from erg_server.scheduling.batcher import DynamicBatcher
+from erg_server.scheduling.batcher import DynamicBatcher, Ready
+from erg_server.scheduling.fleet import WORK_CLASSES, Fleet, work_class
 from erg_server.scheduling.latency_model import LatencyModel
 from erg_server.scheduling.request_queue import QueuedRequest
 from erg_server.telemetry.meter import ModelMeter
@@ -26,14 +28,32 @@ class ModelQueue:
     meter: ModelMeter
     layout: BatchLayout
     batcher: DynamicBatcher
+    latency: LatencyModel
     keeps_order: bool = field(init=False)
-    latency: LatencyModel = field(default_factory=LatencyModel)
+    # Within what requests are to be answered, 0 for no objective; and the urgency that their waiting work counts at.
+    objective_ns: int = field(init=False)
+    work_class: int = field(init=False)
+    # Device time that the waiting requests with a deadline are predicted to take.
+    work_ns: float = 0.0
+    caution: Caution = field(default_factory=Caution)
+    # Whether a request with a deadline ever came.
+    timed: bool = False
+    # When a batch last ended, or a request went in spite of its prediction.
+    observed_ns: int = 0
+    # The dispatcher's: which workers, the place in their order, when to look again, and what was found last and when.
+    fleet: Fleet = field(init=False)
+    place: int = 0
+    deferred_place: int = 0
+    due_ns: int = 0
+    ready: Ready | None = None
+    polled_ns: int = -1
     # Batches that workers hold.
     running: int = 0
     # Until when waiting requests are gathered for the next batch, because one that is short is under way.
     gather_until_ns: int = 0
-    # Rows that each worker, by name, runs or has staged.
+    # Rows that each worker, by name, runs or has staged, and all of them.
     held_rows: dict[str, int] = field(default_factory=dict)
+    running_rows: int = 0
     closed: bool = False
     drain_waiters: list[asyncio.Future[None]] = field(default_factory=list)
     # Answers of a preserve_ordering model that wait for older ones, by arrival number.
@@ -44,11 +64,13 @@ class ModelQueue:
     def __post_init__(self) -> None:
         """Look once at what every request would ask."""
         self.keeps_order = self.spec.batching is not None and self.spec.batching.preserve_ordering
+        self.objective_ns = self.spec.objective_ns
+        self.work_class = work_class(self.objective_ns) if self.objective_ns else WORK_CLASSES - 1
 
-    @property
-    def running_rows(self) -> int:
-        """Rows that workers run or have staged."""
-        return sum(self.held_rows.values())
+    def hold(self, worker: str, rows: int) -> None:
+        """A worker was given `rows` more rows, or with a negative number is done with them."""
+        self.held_rows[worker] = self.held_rows.get(worker, 0) + rows
+        self.running_rows += rows
 
     @property
     def idle(self) -> bool:

@@ -60,6 +60,27 @@ def balance_rows(waiting_rows: int, limit: int, others_hold_rows: Sequence[int])
     return max(1, min(waiting_rows, limit, even))
 
 
+def spread_rows(waiting_rows: int, limit: int, *, idle: int, workers: int, others_hold_rows: int) -> int:
+    """How many of `waiting_rows` a worker should take among many: as many as each other, of which `idle` are free now.
+
+    The rules of `share_rows` and `balance_rows` with every busy worker alike, for which nothing has to be asked of
+    each.
+
+    Args:
+        waiting_rows: rows that may share a batch, at least 1.
+        limit: most rows a batch may hold, at least 1.
+        idle: workers that run nothing, this one included if it does not.
+        workers: workers in all, at least 1.
+        others_hold_rows: rows of this model that the others run or have staged.
+
+    Returns:
+        Between 1 and min(waiting_rows, limit).
+    """
+    most = min(waiting_rows, limit)
+    even = -(-(waiting_rows + others_hold_rows) // workers)
+    return max(1, min(most, max(even, -(-waiting_rows // max(1, idle)))))
+
+
 def _capacity(
     until_ns: float, limit: int, others_free_in_ns: Sequence[float], predict_ns: Callable[[int], float]
 ) -> int:

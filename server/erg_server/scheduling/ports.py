@@ -17,6 +17,11 @@ class SchedulableWorker(Protocol):
     slot_bytes: int
 
     @property
+    def loads(self) -> int:
+        """Changes whenever `has_model` may answer otherwise."""
+        ...
+
+    @property
     def free_slots(self) -> int:
         """Batches it would take now; 0 unless it is ready."""
         ...

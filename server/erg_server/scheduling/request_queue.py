@@ -22,6 +22,24 @@ class RequestState(enum.Enum):
     FINISHED = enum.auto()
 
 
+AGEING_NS: Final = 250_000_000
+"""How long a request is overtaken by more urgent ones, of its own model or another: after that its age counts more."""
+
+
+@dataclass(slots=True, init=False, eq=False)
+class Deadline:
+    """When a request must be answered, `rank_ns` by which it is ordered, and the device time it adds to the queue."""
+
+    at_ns: int
+    rank_ns: int
+    work_ns: float
+
+    def __init__(self, at_ns: int, rank_ns: int, work_ns: float = 0.0) -> None:
+        self.at_ns = at_ns
+        self.rank_ns = rank_ns
+        self.work_ns = work_ns
+
+
 @dataclass(slots=True, init=False, eq=False)
 class QueuedRequest:
     """A request on its way through the scheduler, which is the only one to change it.
@@ -42,6 +60,7 @@ class QueuedRequest:
     delayable: bool
     state: RequestState
     sequence: int
+    deadline: Deadline | None
 
     def __init__(
         self,
@@ -69,6 +88,12 @@ class QueuedRequest:
         self.delayable = delayable
         self.state = RequestState.NEW
         self.sequence = 0
+        self.deadline = None
+
+    @property
+    def rank_ns(self) -> int:
+        """Earlier goes first within a bucket. Without a deadline it is the age, so ranks come in order of arrival."""
+        return self.phases.queued_ns + AGEING_NS if self.deadline is None else self.deadline.rank_ns
 
 
 DELAYED_LEVEL: Final = 1 << 62
@@ -76,7 +101,7 @@ DELAYED_LEVEL: Final = 1 << 62
 
 
 class Bucket:
-    """Requests of one level and one key, oldest first."""
+    """Requests of one level and one key, oldest first; those with a deadline by that, once `sort` was called."""
 
     __slots__ = ("entries", "key", "level", "rows")
 
@@ -92,6 +117,11 @@ class Bucket:
         """The oldest request; the bucket must not be empty."""
         return next(iter(self.entries.values()))
 
+    def sort(self) -> None:
+        """Put the earliest deadline first."""
+        entries = sorted(self.entries.values(), key=lambda entry: (entry.rank_ns, entry.sequence))
+        self.entries = OrderedDict((entry.sequence, entry) for entry in entries)
+
 
 class RequestQueue:
     """Buckets by level and key, and the order in which requests expire. Holds only live requests."""
@@ -99,6 +129,8 @@ class RequestQueue:
     def __init__(self) -> None:
         self.rows = 0
         self.nbytes = 0
+        # Buckets that a request joined which is due before others of them.
+        self.unsorted: dict[tuple[int, Hashable], Bucket] = {}
         self._levels: dict[int, OrderedDict[Hashable, Bucket]] = {}
         # By sequence, beside the order: what stays in the heap after its request left must not keep its tensors.
         self._expiring: dict[int, QueuedRequest] = {}
@@ -125,6 +157,8 @@ class RequestQueue:
         bucket = level.get(entry.key)
         if bucket is None:
             bucket = level[entry.key] = Bucket(entry.level, entry.key)
+        elif entry.deadline is not None and entry.rank_ns < next(reversed(bucket.entries.values())).rank_ns:
+            self.unsorted[entry.level, entry.key] = bucket
         bucket.entries[entry.sequence] = entry
         bucket.rows += entry.rows
         self.rows += entry.rows

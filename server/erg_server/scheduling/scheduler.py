@@ -1,39 +1,47 @@
-"""Gives waiting requests to workers. Owns every queue and the account of what each worker holds; runs no model."""
+"""Admits requests, has their batches dispatched and takes answers back. Owns every queue; runs no model."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections.abc import Sequence
 from typing import Final
 
 from erg_server.clock import Clock
-from erg_server.errors import CancelledError, DeadlineExceededError, ErgError, InternalError, UnavailableError
+from erg_server.errors import (
+    CancelledError,
+    DeadlineExceededError,
+    ErgError,
+    InternalError,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from erg_server.repository.spec import ModelSpec
 from erg_server.request import InferenceResponse
-from erg_server.scheduling.admission import QueueLimits, admit
+from erg_server.scheduling.admission import Forecast, QueueLimits, admit, check_in_time
 from erg_server.scheduling.batch import BatchLayout
-from erg_server.scheduling.batcher import BatchLimits, DynamicBatcher, Ready, WaitUntil
+from erg_server.scheduling.batcher import BatchLimits, DynamicBatcher, Ready
+from erg_server.scheduling.dispatcher import HANDOVER_NS, Dispatcher
+from erg_server.scheduling.fleet import WorkerAccount
+from erg_server.scheduling.latency_curve import LatencyCurve
+from erg_server.scheduling.latency_model import LatencyModel
 from erg_server.scheduling.model_queue import DispatchedBatch, ModelQueue
-from erg_server.scheduling.placement import balance_rows, share_rows
-from erg_server.scheduling.ports import SchedulableWorker, Timer, Timers
-from erg_server.scheduling.request_queue import QueuedRequest, RequestState
-from erg_server.scheduling.worker_ledger import WorkerLedger
-from erg_server.telemetry.meter import FailureReason, ModelMeter
+from erg_server.scheduling.ports import SchedulableWorker, Timers
+from erg_server.scheduling.request_queue import AGEING_NS, Deadline, QueuedRequest, RequestState
+from erg_server.scheduling.slack import SLACK_MARGIN_NS, SlackPolicy
+from erg_server.telemetry.meter import FailureReason, ModelMeter, RefusalReason
 from erg_server.workers.process import BatchResult
 
 log = logging.getLogger(__name__)
 
 _FINISHED: Final = RequestState.FINISHED
-_WHEN_TOLD_NS: Final = sys.maxsize
-"""No time brings it about: a worker will say when it has a slot."""
 
-HANDOVER_NS: Final = 100_000
-"""About what a batch costs beside its model: front and worker wake for it, which took 270 µs of CPU here for batches of
-a few rows (docs/benchmarks.md). Batches that run shorter than that are worth gathering, not spreading."""
 _LATE_NS: Final = 3 * HANDOVER_NS
 """How long a short batch is waited for; then something else holds its worker up."""
+REMEASURE_NS: Final = 1_000_000_000
+"""How old a prediction may be by which a request is refused. Then one goes in spite of it, or a model that was slow
+once would be refused for ever."""
 
 
 class Scheduler:
@@ -41,34 +49,40 @@ class Scheduler:
 
     def __init__(self, *, clock: Clock, timers: Timers, limits: QueueLimits | None = None) -> None:
         self._clock = clock
-        self._timers = timers
         self._limits = limits or QueueLimits()
-        self._ledger = WorkerLedger()
-        self._queues: dict[int, ModelQueue] = {}
-        self._waiting: dict[int, ModelQueue] = {}
-        self._scheduled = False
-        self._timer: Timer | None = None
-        self._timer_ns = 0
+        self._dispatcher = Dispatcher(
+            clock=clock, timers=timers, submit=self._submit, expire=self._expire, drop=self._drop
+        )
+        # Hot path: what happens to a queue is told to the dispatcher, and nothing else is.
+        self._changed = self._dispatcher.changed
 
     def add_worker(self, worker: SchedulableWorker) -> None:
         """Let a worker take batches from now on."""
-        self._ledger.add(worker)
+        self._dispatcher.add_worker(worker)
 
     def worker_available(self, worker: SchedulableWorker) -> None:
         """A worker came up, freed a slot or loaded a model."""
-        self._ledger.changed(worker)
-        if self._waiting:
-            self._wake()
+        self._dispatcher.worker_available(worker)
 
-    def open(self, *, handle: int, spec: ModelSpec, version: str, meter: ModelMeter) -> ModelQueue:
-        """Start taking requests for a loaded version."""
-        slot_bytes = self._ledger.slot_bytes(default=1 << 28)
+    def open(
+        self, *, handle: int, spec: ModelSpec, version: str, meter: ModelMeter, latency: LatencyModel | None = None
+    ) -> ModelQueue:
+        """Start taking requests for a loaded version, of which `latency` tells what is known already."""
+        slot_bytes = self._dispatcher.fleets.slot_bytes(default=1 << 28)
+        latency = latency or LatencyModel()
         # Outputs share the slot with the inputs, so inputs may fill half of it.
-        batcher = DynamicBatcher(spec.batching, BatchLimits.of(spec, slot_bytes // 2))
+        limits = BatchLimits.of(spec, slot_bytes // 2)
+        batcher = DynamicBatcher(spec.batching, limits, SlackPolicy(latency) if spec.objective_ns else None)
         queue = ModelQueue(
-            handle=handle, spec=spec, version=version, meter=meter, layout=BatchLayout(spec), batcher=batcher
+            handle=handle,
+            spec=spec,
+            version=version,
+            meter=meter,
+            layout=BatchLayout(spec),
+            batcher=batcher,
+            latency=latency,
         )
-        self._queues[handle] = queue
+        self._dispatcher.open(queue)
         return queue
 
     async def drain(self, queue: ModelQueue) -> None:
@@ -77,18 +91,24 @@ class Scheduler:
         if not queue.idle:
             drained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             queue.drain_waiters.append(drained)
-            self._wake()
+            self._changed(queue)
             await drained
+
+    def fail_waiting(self, queue: ModelQueue, error: ErgError) -> None:
+        """Answer every request that waits for a version with `error`: it cannot be brought onto a worker."""
+        for entry in queue.batcher.drain():
+            self._dequeued(queue, entry)
+            self._fail(queue, entry, error, "REJECTED")
+        self._check_drained(queue)
 
     def close(self, queue: ModelQueue) -> None:
         """Forget a version; requests that still wait are answered UNAVAILABLE."""
         queue.closed = True
         for entry in queue.batcher.drain():
-            queue.meter.dequeued()
+            self._dequeued(queue, entry)
             error = UnavailableError(f"model '{queue.spec.name}' version {queue.version} was unloaded")
             self._fail(queue, entry, error, "REJECTED")
-        self._queues.pop(queue.handle, None)
-        self._waiting.pop(queue.handle, None)
+        self._dispatcher.close(queue)
         self._check_drained(queue)
 
     def waiting(self, queue: ModelQueue) -> int:
@@ -99,130 +119,111 @@ class Scheduler:
         """Admit a request and queue it; its `on_done` is called once, later.
 
         Raises:
-            ErgError: it was not admitted (see `admission.admit`); `on_done` is then never called.
+            ErgError: it was not admitted (see `admission.admit` and `check_in_time`); `on_done` is then never called.
         """
-        if queue.closed:
-            raise UnavailableError(f"model '{queue.spec.name}' version {queue.version} was unloaded")
+        request = entry.request
         now_ns = self._clock.now_ns()
         try:
+            if queue.closed:
+                raise UnavailableError(f"model '{queue.spec.name}' version {queue.version} was unloaded")
             admission = admit(
-                entry.request,
+                request,
                 nbytes=entry.nbytes,
                 queue=queue.batcher.queue,
                 policy=queue.spec.batching,
                 limits=self._limits,
                 now_ns=now_ns,
             )
-        except ErgError:
-            queue.meter.failed("REJECTED", now_ns - entry.request.arrival_ns)
+            entry.level, entry.expires_ns, entry.delayable = admission
+            entry.phases.queued_ns = now_ns
+            if queue.objective_ns or request.deadline_ns is not None:
+                self._set_deadline(queue, entry, now_ns)
+        except ErgError as error:
+            queue.meter.refused(_refusal(error), now_ns - request.arrival_ns)
             raise
-        entry.level, entry.expires_ns, entry.delayable = admission
-        entry.phases.queued_ns = now_ns
         if queue.keeps_order:
             queue.keep_order(entry)
         queue.batcher.offer(entry)
         queue.meter.enqueued()
-        self._waiting[queue.handle] = queue
-        # Requests that arrive in one pass of the event loop are dispatched together at its end.
-        self._wake()
+        self._changed(queue)
 
     def cancel(self, queue: ModelQueue, entry: QueuedRequest) -> None:
         """The caller went away: a waiting request never runs, a running one's answer is dropped."""
         if queue.batcher.cancel(entry):
-            queue.meter.dequeued()
+            self._dequeued(queue, entry)
             self._fail(queue, entry, CancelledError("the caller cancelled the request"), "CANCELED")
+            self._changed(queue)
             self._check_drained(queue)
 
-    def _wake(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._timers.call_soon(self._dispatch)
+    def _set_deadline(self, queue: ModelQueue, entry: QueuedRequest, now_ns: int) -> None:
+        """Give a request the earlier of its caller's deadline and its model's objective, or refuse it."""
+        at_ns = entry.request.deadline_ns
+        if queue.objective_ns:
+            promised_ns = entry.request.arrival_ns + queue.objective_ns
+            at_ns = promised_ns if at_ns is None else min(at_ns, promised_ns)
+        assert at_ns is not None
+        deadline = Deadline(at_ns, min(at_ns, now_ns + AGEING_NS))
+        last_ns, curve = at_ns, queue.latency.curve(entry.key)
+        if curve is not None:
+            best = curve.best_rows(queue.batcher.limits.max_rows)
+            deadline.work_ns = curve.predict_ns(best) * entry.rows / best
+            alone_ns = curve.predict_high_ns(entry.rows)
+            rows = queue.batcher.queue.rows + entry.rows
+            # With an idle device nothing waits but for its own good: the batch that it joins could go now.
+            if rows > best or not queue.fleet.idle or now_ns + curve.predict_high_ns(rows) > at_ns:
+                alone_ns = self._check_in_time(queue, entry, curve, best=best, at_ns=at_ns, now_ns=now_ns)
+            # Later than that not even a batch of its own would be in time.
+            last_ns = at_ns - int(alone_ns)
+        entry.expires_ns = last_ns if entry.expires_ns is None else min(last_ns, entry.expires_ns)
+        entry.deadline = deadline
+        queue.timed = True
+        queue.work_ns += deadline.work_ns
+        queue.fleet.add_work(queue.work_class, deadline.work_ns)
 
-    def _dispatch(self) -> None:
-        """Let every batch go that may, then set the timer for the next thing that time alone brings about."""
-        self._scheduled = False
-        now_ns = self._clock.now_ns()
-        wake_ns: int | None = None
-        blocked: set[int] = set()
-        for queue in list(self._waiting.values()):
-            self._expire(queue, now_ns)
-        while (choice := self._next_ready(now_ns, blocked)) is not None:
-            queue, ready, timer_ns = choice
-            if ready is None:
-                wake_ns = _earlier(wake_ns, timer_ns)
-                break
-            later_ns = self._place(queue, ready, now_ns)
-            if later_ns is not None:
-                blocked.add(queue.handle)
-                wake_ns = _earlier(wake_ns, later_ns)
-            elif not queue.batcher.queue:
-                self._waiting.pop(queue.handle, None)
-        for queue in self._waiting.values():
-            wake_ns = _earlier(wake_ns, queue.batcher.queue.next_expiry_ns())
-        self._set_timer(wake_ns, now_ns)
-
-    def _next_ready(self, now_ns: int, blocked: set[int]) -> tuple[ModelQueue, Ready | None, int | None] | None:
-        """The ready batch whose oldest request waited longest over all models, or when one becomes ready."""
-        best: tuple[ModelQueue, Ready] | None = None
-        wait: tuple[ModelQueue, None, int | None] | None = None
-        for queue in list(self._waiting.values()):
-            if queue.handle in blocked:
-                continue
-            outcome = queue.batcher.poll(now_ns)
-            if isinstance(outcome, Ready):
-                if best is None or outcome.oldest_ns < best[1].oldest_ns:
-                    best = queue, outcome
-            elif isinstance(outcome, WaitUntil):
-                at_ns = _earlier(None if wait is None else wait[2], outcome.at_ns)
-                wait = queue, None, at_ns
-            else:
-                del self._waiting[queue.handle]
-        return (*best, None) if best is not None else wait
-
-    def _place(self, queue: ModelQueue, ready: Ready, now_ns: int) -> int | None:
-        """Give one batch to the best worker. None if it went; otherwise when to look again."""
-        if queue.gather_until_ns > now_ns and ready.waiting_rows < min(ready.limit_rows, queue.running_rows):
-            return queue.gather_until_ns
-        able = self._ledger.able(queue.handle)
-        worker = self._ledger.soonest(able)
-        if worker is None:
-            return _WHEN_TOLD_NS
-        if ready.waiting_rows < ready.limit_rows * len(able) and (at_ns := self._ledger.stage_ns(worker)) > now_ns:
-            return at_ns
-        rows = self._share(queue, ready, worker, able, now_ns)
-        self._submit(queue, queue.batcher.take(ready, rows), ready, worker, now_ns)
-        return None
-
-    def _share(
-        self,
-        queue: ModelQueue,
-        ready: Ready,
-        worker: SchedulableWorker,
-        able: Sequence[SchedulableWorker],
-        now_ns: int,
-    ) -> int:
-        if len(able) == 1 or ready.limit_rows == 1 or ready.waiting_rows == 1:
-            return ready.limit_rows
-        if queue.latency.predict_ns(ready.key, min(ready.waiting_rows, ready.limit_rows)) < HANDOVER_NS:
-            return ready.limit_rows
-        start_ns = self._ledger.start_ns(worker, now_ns)
-        others = [other for other in able if other is not worker]
-        soonest = share_rows(
-            ready.waiting_rows,
-            ready.limit_rows,
-            [self._ledger.free_in_ns(other, start_ns) for other in others],
-            lambda rows: queue.latency.predict_ns(ready.key, rows),
+    def _check_in_time(
+        self, queue: ModelQueue, entry: QueuedRequest, curve: LatencyCurve, *, best: int, at_ns: int, now_ns: int
+    ) -> float:
+        """What the request takes alone, 0 for one that goes in spite of it; raises ErgError for one that is refused."""
+        fleet, waiting = queue.fleet, queue.batcher.queue
+        whole = waiting.rows // best
+        ahead_ns = max(0.0, fleet.work_ns(queue.work_class) - queue.work_ns)
+        if whole:
+            ahead_ns += whole * curve.predict_ns(best)
+        forecast = Forecast(
+            wait_ns=(fleet.free_in_ns(now_ns) + ahead_ns / max(1, fleet.size)) * queue.caution.factor,
+            batch_ns=SLACK_MARGIN_NS
+            + curve.predict_high_ns(max(entry.rows, min(best, waiting.rows - whole * best + entry.rows))),
+            alone_ns=curve.predict_high_ns(entry.rows),
+            waiting_requests=len(waiting),
         )
-        held = [queue.held_rows.get(other.name, 0) for other in others]
-        return max(soonest, balance_rows(ready.waiting_rows, ready.limit_rows, held))
+        try:
+            check_in_time(entry.request, at_ns - now_ns, forecast)
+        except ErgError:
+            if now_ns - queue.observed_ns < REMEASURE_NS or queue.running or waiting:
+                raise
+            queue.observed_ns = now_ns
+            return 0.0
+        return forecast.alone_ns
 
-    def _submit(
-        self, queue: ModelQueue, entries: list[QueuedRequest], ready: Ready, worker: SchedulableWorker, now_ns: int
-    ) -> None:
+    def _dequeued(self, queue: ModelQueue, entry: QueuedRequest) -> None:
+        queue.meter.dequeued()
+        if entry.deadline is not None:
+            self._remove_work(queue, entry.deadline.work_ns)
+
+    def _remove_work(self, queue: ModelQueue, work_ns: float) -> None:
+        queue.work_ns -= work_ns
+        queue.fleet.remove_work(queue.work_class, work_ns)
+
+    def _submit(self, queue: ModelQueue, ready: Ready, most_rows: int, account: WorkerAccount, now_ns: int) -> None:
+        """Take a batch out of the queue and hand it to a worker."""
+        entries = queue.batcher.take(ready, most_rows)
         rows = sum(entry.rows for entry in entries)
         for entry in entries:
             entry.phases.dispatched_ns = now_ns
         queue.meter.dequeued(len(entries))
+        if queue.timed:
+            self._remove_work(queue, sum(entry.deadline.work_ns for entry in entries if entry.deadline is not None))
+        worker = account.worker
         try:
             inputs, padded, real = queue.layout.assemble(entries)
             batch = DispatchedBatch(
@@ -234,7 +235,7 @@ class Scheduler:
                 padded=padded,
                 real=real,
             )
-            worker.submit(queue.handle, inputs, lambda result: self._on_done(queue, worker, batch, result), rows)
+            worker.submit(queue.handle, inputs, lambda result: self._on_done(queue, account, batch, result), rows)
         except Exception as error:
             # Whatever it is, these requests must be answered and the others go on.
             if not isinstance(error, ErgError):
@@ -244,25 +245,28 @@ class Scheduler:
                 self._fail(queue, entry, error, "OTHER")
             self._check_drained(queue)
             return
-        self._ledger.charge(worker, now_ns, batch.predicted_ns)
+        account.charge(now_ns, batch.predicted_ns)
         # What comes while a short batch is under way makes the next one larger: one after the other, they end sooner
         # than two that are handed over apart.
         queue.gather_until_ns = now_ns + _LATE_NS if batch.predicted_ns < HANDOVER_NS else 0
         queue.running += 1
-        queue.held_rows[worker.name] = queue.held_rows.get(worker.name, 0) + rows
+        queue.hold(worker.name, rows)
 
     def _on_done(
-        self, queue: ModelQueue, worker: SchedulableWorker, batch: DispatchedBatch, result: BatchResult | ErgError
+        self, queue: ModelQueue, account: WorkerAccount, batch: DispatchedBatch, result: BatchResult | ErgError
     ) -> None:
         queue.running -= 1
-        queue.held_rows[worker.name] -= batch.rows
+        queue.hold(account.worker.name, -batch.rows)
+        if queue.gather_until_ns and queue.batcher.queue:
+            # What was gathered for the next batch need not wait longer.
+            self._changed(queue)
         if isinstance(result, ErgError):
             for entry in batch.entries:
                 self._fail(queue, entry, result, "BACKEND")
         else:
             actual_ns = result.input_ns + result.infer_ns + result.output_ns
             queue.latency.observe(batch.key, batch.rows, actual_ns)
-            self._ledger.correct(worker, actual_ns - batch.predicted_ns)
+            account.correct(actual_ns - batch.predicted_ns)
             self._answer(queue, batch, result)
         self._check_drained(queue)
 
@@ -284,6 +288,13 @@ class Scheduler:
             real_elements=batch.real,
         )
         now_ns = self._clock.now_ns()
+        if queue.timed:
+            queue.observed_ns = now_ns
+            in_time = [entry.deadline.at_ns >= now_ns for entry in batch.entries if entry.deadline is not None]
+            met = sum(in_time)
+            queue.caution.met(met)
+            queue.caution.missed(len(in_time) - met)
+            queue.meter.answered_in_time(met, len(in_time) - met)
         name, version, rows = queue.spec.name, queue.version, batch.rows
         for entry in batch.entries:
             phases = entry.phases
@@ -302,14 +313,26 @@ class Scheduler:
             )
 
     def _expire(self, queue: ModelQueue, now_ns: int) -> None:
-        for entry in queue.batcher.expire(now_ns):
-            queue.meter.dequeued()
+        self._tell_late(queue, queue.batcher.expire(now_ns), now_ns)
+
+    def _drop(self, queue: ModelQueue, entries: Sequence[QueuedRequest], now_ns: int) -> None:
+        queue.batcher.drop(entries)
+        self._tell_late(queue, entries, now_ns)
+
+    def _tell_late(self, queue: ModelQueue, entries: Sequence[QueuedRequest], now_ns: int) -> None:
+        """Answer requests that left the queue because they would be too late."""
+        for entry in entries:
+            self._dequeued(queue, entry)
             waited_ms = (now_ns - entry.phases.queued_ns) / 1e6
             error = DeadlineExceededError(
                 f"the request's time ran out after {waited_ms:.1f} ms in the queue of model '{queue.spec.name}', "
                 f"which holds {len(queue.batcher.queue)} more"
             )
-            self._fail(queue, entry, error, "REJECTED")
+            if entry.deadline is not None:
+                queue.caution.missed(1)
+            entry.state = _FINISHED
+            queue.meter.expired(now_ns - entry.request.arrival_ns)
+            entry.on_done(error)
             self._check_drained(queue)
 
     def _fail(self, queue: ModelQueue, entry: QueuedRequest, error: ErgError, reason: FailureReason) -> None:
@@ -324,22 +347,11 @@ class Scheduler:
                     waiter.set_result(None)
             queue.drain_waiters.clear()
 
-    def _set_timer(self, at_ns: int | None, now_ns: int) -> None:
-        if self._timer is not None:
-            if at_ns == self._timer_ns:
-                return
-            self._timer.cancel()
-            self._timer = None
-        if at_ns is not None and at_ns != _WHEN_TOLD_NS:
-            self._timer_ns = at_ns
-            self._timer = self._timers.call_later(max(0, at_ns - now_ns) / 1e9, self._on_timer)
 
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._dispatch()
-
-
-def _earlier(one_ns: int | None, other_ns: int | None) -> int | None:
-    if one_ns is None or other_ns is None:
-        return other_ns if one_ns is None else one_ns
-    return min(one_ns, other_ns)
+def _refusal(error: ErgError) -> RefusalReason:
+    """The metric's word for why a request was not taken."""
+    if isinstance(error, ResourceExhaustedError):
+        return "predicted_late" if error.trailers else "queue_full"
+    if isinstance(error, InvalidArgumentError):
+        return "priority"
+    return "deadline" if isinstance(error, DeadlineExceededError) else "unloaded"

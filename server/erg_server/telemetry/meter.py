@@ -15,6 +15,10 @@ FailureReason = Literal["REJECTED", "CANCELED", "BACKEND", "OTHER"]
 FAILURE_REASONS: tuple[FailureReason, ...] = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
 
 
+RefusalReason = Literal["deadline", "predicted_late", "queue_full", "priority", "unloaded"]
+"""Why a request was not taken: its deadline was over or too near for the model alone; what waits makes it late; …"""
+
+
 @dataclass(slots=True)
 class BatchSum:
     """Executions of one batch size and their summed times."""
@@ -44,6 +48,10 @@ class ModelMeter:
         self.executions = 0
         self.batches: dict[int, BatchSum] = {}
         self.releases: Counter[str] = Counter()
+        self.refusals: Counter[RefusalReason] = Counter()
+        self.met_deadlines = 0
+        self.missed_deadlines = 0
+        self.dropped = 0
         self.padded_elements = 0
         self.real_elements = 0
         self.last_inference_ms = 0
@@ -83,6 +91,21 @@ class ModelMeter:
         """A request was refused, cancelled, or failed in its batch."""
         self.failures[reason] += 1
         self.failure_ns += duration_ns
+
+    def refused(self, reason: RefusalReason, duration_ns: int) -> None:
+        """A request was not taken into the queue."""
+        self.refusals[reason] += 1
+        self.failed("REJECTED", duration_ns)
+
+    def expired(self, duration_ns: int) -> None:
+        """A request left the queue because it would have been too late; nothing was spent on it."""
+        self.dropped += 1
+        self.failed("REJECTED", duration_ns)
+
+    def answered_in_time(self, met: int, missed: int) -> None:
+        """Of the requests of a batch that had a deadline, so many met it and so many did not."""
+        self.met_deadlines += met
+        self.missed_deadlines += missed
 
     def executed(
         self,

@@ -31,11 +31,27 @@ class WorkerSample:
     models: dict[tuple[str, str], int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySample:
+    """Memory that models are counted with, by pool (the machine's, or a GPU's), and how often each came and went.
+
+    Only pools with a budget are in `budget_bytes`; `loads` and `evictions` are by (model, version).
+    """
+
+    used_bytes: dict[str, int]
+    budget_bytes: dict[str, int]
+    loads: dict[tuple[str, str], int]
+    evictions: dict[tuple[str, str], int]
+
+
 class ErgCollector(Collector):
     """Reads the meter and the workers when Prometheus asks; nothing is kept twice."""
 
-    def __init__(self, meter: Meter, workers: Callable[[], Sequence[WorkerSample]]) -> None:
+    def __init__(
+        self, meter: Meter, workers: Callable[[], Sequence[WorkerSample]], memory: Callable[[], MemorySample]
+    ) -> None:
         self._meter = meter
+        self._memory = memory
         self._workers = workers
         self._started_s = time.time()
 
@@ -45,6 +61,7 @@ class ErgCollector(Collector):
         yield from _own_families(meters)
         yield from _triton_families(meters)
         yield from _worker_families(self._workers())
+        yield from _memory_families(self._memory())
         yield from _host_families()
         start = GaugeMetricFamily("erg_start_time_seconds", "When the server started, in Unix time.")
         start.add_metric((), self._started_s)
@@ -83,16 +100,30 @@ def _own_families(meters: Iterable[ModelMeter]) -> Iterator[Metric]:
     elements = CounterMetricFamily(
         "erg_input_elements", "Input elements run, by whether they were sent or are padding.", labels=(*LABELS, "kind")
     )
+    refusals = CounterMetricFamily(
+        "erg_request_refusals", "Requests not taken into the queue, by reason.", labels=(*LABELS, "reason")
+    )
+    deadlines = CounterMetricFamily(
+        "erg_deadline_requests",
+        "Requests with a deadline that were taken, by whether they were answered in time (goodput) or late, or dropped "
+        "before they ran.",
+        labels=(*LABELS, "outcome"),
+    )
     depth = GaugeMetricFamily("erg_queue_depth_requests", "Requests that wait for a worker.", labels=LABELS)
     for meter in meters:
         for reason in FAILURE_REASONS:
             failures.add_metric((*_labels(meter), reason), meter.failures[reason])
         for release, count in sorted(meter.releases.items()):
             releases.add_metric((*_labels(meter), release), count)
+        for why, count in sorted(meter.refusals.items()):
+            refusals.add_metric((*_labels(meter), why), count)
+        deadlines.add_metric((*_labels(meter), "met"), meter.met_deadlines)
+        deadlines.add_metric((*_labels(meter), "late"), meter.missed_deadlines)
+        deadlines.add_metric((*_labels(meter), "dropped"), meter.dropped)
         elements.add_metric((*_labels(meter), "real"), meter.real_elements)
         elements.add_metric((*_labels(meter), "padding"), meter.padded_elements)
         depth.add_metric(_labels(meter), meter.pending)
-    yield from (failures, releases, elements, depth)
+    yield from (failures, releases, refusals, deadlines, elements, depth)
 
 
 def _triton_families(meters: Iterable[ModelMeter]) -> Iterator[Metric]:
@@ -161,6 +192,24 @@ def _worker_families(samples: Sequence[WorkerSample]) -> Iterator[Metric]:
         for (name, version), nbytes in sorted(sample.models.items()):
             models.add_metric((name, version, sample.name), nbytes)
     yield from (cpu, memory, ready, restarts, held, models)
+
+
+def _memory_families(sample: MemorySample) -> Iterator[Metric]:
+    used = GaugeMetricFamily(
+        "erg_models_resident_bytes", "Memory that loaded models are counted with.", labels=("pool",)
+    )
+    for pool, nbytes in sorted(sample.used_bytes.items()):
+        used.add_metric((pool,), nbytes)
+    budget = GaugeMetricFamily("erg_memory_budget_bytes", "What they may have (--memory-budget).", labels=("pool",))
+    for pool, nbytes in sorted(sample.budget_bytes.items()):
+        budget.add_metric((pool,), nbytes)
+    loads = CounterMetricFamily("erg_model_loads", "Times a worker loaded the model.", labels=LABELS)
+    for key, count in sorted(sample.loads.items()):
+        loads.add_metric(key, count)
+    evictions = CounterMetricFamily("erg_model_evictions", "Times the model gave way to others.", labels=LABELS)
+    for key, count in sorted(sample.evictions.items()):
+        evictions.add_metric(key, count)
+    yield from (used, budget, loads, evictions)
 
 
 def _host_families() -> Iterator[Metric]:

@@ -34,6 +34,7 @@ class Kind(enum.IntEnum):
     REFUSED = 7
     DONE = 8
     FAILED = 9
+    UNLOADED = 10
 
 
 @dataclass(slots=True, init=False)
@@ -152,6 +153,18 @@ def pack_unload(handle: int) -> bytes:
 @_checked
 def unpack_unload(frame: bytes) -> int:
     """The handle of an UNLOAD frame."""
+    handle: int = _HANDLE.unpack_from(frame)[1]
+    return handle
+
+
+def pack_unloaded(handle: int) -> bytes:
+    """A model is unloaded: no batch of it will run, and its memory is free."""
+    return _HANDLE.pack(Kind.UNLOADED, handle)
+
+
+@_checked
+def unpack_unloaded(frame: bytes) -> int:
+    """The handle of an UNLOADED frame."""
     handle: int = _HANDLE.unpack_from(frame)[1]
     return handle
 

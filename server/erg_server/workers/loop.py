@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import math
 import os
@@ -46,7 +47,10 @@ class WorkerLoop:
         self._device = device
         # Written by loader threads, read by the loop: one dictionary operation each, atomic under the interpreter lock.
         self._models: dict[int, tuple[LoadedModel, ModelSpec]] = {}
+        # Which handles were unloaded and which load, told apart under `_noting`: one of the two sides closes a model.
         self._unloaded: set[int] = set()
+        self._under_way: set[int] = set()
+        self._noting = threading.Lock()
         self._backends: dict[str, Backend] = {}
         self._loading = threading.Lock()
 
@@ -59,7 +63,9 @@ class WorkerLoop:
                 self._run(frame)
             elif kind == Kind.LOAD:
                 handle, header, config = frames.unpack_load(frame)
-                self._unloaded.discard(handle)
+                with self._noting:
+                    self._unloaded.discard(handle)
+                    self._under_way.add(handle)
                 # Loading takes seconds; batches of other models go on meanwhile.
                 threading.Thread(target=self._load, args=(handle, header, config), daemon=True).start()
             elif kind == Kind.UNLOAD:
@@ -134,6 +140,8 @@ class WorkerLoop:
                 backend = self._backends.get(spec.backend)
                 if backend is None:
                     backend = self._backends[spec.backend] = self._create(spec.backend)
+                # What the last load left free would hide what this one takes, and what this one leaves is not its own.
+                return_freed_memory()
                 before = resident_bytes()
                 model = backend.load(
                     ModelLoad(
@@ -145,29 +153,42 @@ class WorkerLoop:
                         device=self._device,
                     )
                 )
+                return_freed_memory()
                 grown = resident_bytes() - before
             self._models[handle] = model, spec
-            if handle in self._unloaded:
-                self._unload(handle)
             answer = frames.pack_loaded(handle, grown)
         except ErgError as error:
             answer = frames.pack_refused(handle, error)
         except Exception as error:
             log.exception("loading model %s failed", header.get("name"))
             answer = frames.pack_refused(handle, InternalError(f"loading failed: {type(error).__name__}: {error}"))
+        with self._noting:
+            self._under_way.discard(handle)
+            unloaded = handle in self._unloaded
         with contextlib.suppress(OSError):
             self._connection.send(answer)
+        if unloaded:
+            self._close(handle)
 
     def _unload(self, handle: int) -> None:
-        # Noted before it is looked for: a loader that has not stored its model yet then finds the note.
-        self._unloaded.add(handle)
+        """Close a model; one that still loads is closed by its loader, which finds it noted here."""
+        with self._noting:
+            self._unloaded.add(handle)
+            if handle in self._under_way:
+                return
+        self._close(handle)
+
+    def _close(self, handle: int) -> None:
         entry = self._models.pop(handle, None)
-        if entry is None:
-            return
-        try:
-            entry[0].close()
-        except Exception:
-            log.exception("closing a model on worker %s failed", self._device.name)
+        if entry is not None:
+            try:
+                entry[0].close()
+            except Exception:
+                log.exception("closing a model on worker %s failed", self._device.name)
+            del entry
+            return_freed_memory()
+        with contextlib.suppress(OSError):
+            self._connection.send(frames.pack_unloaded(handle))
 
 
 def _array(tensor: SlotTensor, data: memoryview) -> Array:
@@ -182,3 +203,10 @@ def resident_bytes() -> int:
     """Memory of this process that is in use."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def return_freed_memory() -> None:
+    """Give the system back what the heap holds free: other workers of this machine may need it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; musl has none
+    if trim is not None:
+        trim(0)

@@ -84,6 +84,7 @@ class WorkerProcess:
         self._held: dict[int, tuple[OnDone, int]] = {}
         self._free = list(range(SLOTS))
         self._loads: dict[int, asyncio.Future[int]] = {}
+        self._unloads: dict[int, asyncio.Future[None]] = {}
         self._closed = False
         try:
             self._start(slot_bytes)
@@ -133,10 +134,17 @@ class WorkerProcess:
         finally:
             self._loads.pop(handle, None)
 
-    def unload(self, handle: int) -> None:
-        """Forget a model; batches sent before still run."""
-        with contextlib.suppress(UnavailableError):
-            self._send(frames.pack_unload(handle))
+    async def unload(self, handle: int) -> None:
+        """Forget a model, and return when its memory is free. Batches sent before still run; none may be sent after."""
+        unloaded = self._unloads.get(handle)
+        if unloaded is None:
+            unloaded = self._unloads[handle] = asyncio.get_running_loop().create_future()
+            try:
+                self._send(frames.pack_unload(handle))
+            except UnavailableError:
+                del self._unloads[handle]  # With the process goes all that it held.
+                return
+        await asyncio.shield(unloaded)
 
     def submit(self, handle: int, inputs: Sequence[BatchInput], on_done: OnDone) -> None:
         """Write a batch into a free slot and start it. `on_done` is called once, later.
@@ -221,7 +229,15 @@ class WorkerProcess:
             if slot not in self._held:
                 raise InternalError(f"it failed slot {slot}, which holds no batch: {error.message}")
             self._finish(slot, error, 0)
-        elif kind == Kind.LOADED:
+        elif kind == Kind.READY:
+            if not self.ready.done():
+                self.ready.set_result(None)
+        elif not self._handle_loading(kind, frame):
+            log.error("worker %s sent a frame of unknown kind %d", self.device.name, kind)
+
+    def _handle_loading(self, kind: int, frame: bytes) -> bool:
+        """Take the answer to a load or an unload; False if the frame is none."""
+        if kind == Kind.LOADED:
             handle, memory_bytes = frames.unpack_loaded(frame)
             if (loaded := self._loads.get(handle)) is not None and not loaded.done():
                 loaded.set_result(memory_bytes)
@@ -229,11 +245,12 @@ class WorkerProcess:
             handle, error = frames.unpack_refused(frame)
             if (loaded := self._loads.get(handle)) is not None and not loaded.done():
                 loaded.set_exception(error)
-        elif kind == Kind.READY:
-            if not self.ready.done():
-                self.ready.set_result(None)
+        elif kind == Kind.UNLOADED:
+            if (unloaded := self._unloads.pop(frames.unpack_unloaded(frame), None)) is not None:
+                unloaded.set_result(None)
         else:
-            log.error("worker %s sent a frame of unknown kind %d", self.device.name, kind)
+            return False
+        return True
 
     def _finish(self, slot: int, result: BatchResult | ErgError, used_bytes: int) -> None:
         on_done, input_bytes = self._held.pop(slot)
@@ -269,6 +286,9 @@ class WorkerProcess:
         for loaded in self._loads.values():
             if not loaded.done():
                 loaded.set_exception(UnavailableError(f"worker {self.device.name} died while it loaded the model"))
+        for unloaded in self._unloads.values():
+            unloaded.set_result(None)
+        self._unloads.clear()
         if not self.ready.done():
             self.ready.set_exception(InternalError(f"worker {self.device.name} ended before it was ready"))
         self._slab.close()

@@ -65,6 +65,8 @@ class Worker:
         self.slot_bytes = slot_bytes
         self.state: WorkerState = "starting"
         self.restarts = 0
+        # Counts what may change which models it has.
+        self.loads = 0
         self.on_available: Callable[[Worker], None] = lambda _: None
         self.on_state_change: Callable[[Worker], None] = lambda _: None
         self._process: WorkerProcess | None = None
@@ -123,11 +125,13 @@ class Worker:
         return LoadReport(memory_bytes, loop.time() - began_s)
 
     async def unload(self, handle: int) -> None:
-        """Forget a model."""
+        """Forget a model, and return when its memory is free: batches that the worker holds run before."""
         self._models.pop(handle, None)
         self._loaded.pop(handle, None)
+        self.loads += 1
+        self.on_available(self)  # Nothing of this model may be handed over any more.
         if self._process is not None:
-            self._process.unload(handle)
+            await self._process.unload(handle)
 
     def submit(self, handle: int, inputs: Sequence[BatchInput], on_done: OnDone, rows: int) -> None:
         """Start a batch in a free slot; see `WorkerProcess.submit`."""
@@ -168,6 +172,7 @@ class Worker:
         memory_bytes = await process.load(model.handle, header, model.config.SerializeToString())
         if process is self._process and model.handle in self._models:
             self._loaded[model.handle] = memory_bytes
+            self.loads += 1
             self.on_available(self)
         return memory_bytes
 
@@ -200,7 +205,8 @@ class Worker:
                 process = self._process
                 assert process is not None
                 for model in list(self._models.values()):
-                    await self._reload(process, model)
+                    if model.handle in self._models:  # It may be moved elsewhere while others load.
+                        await self._reload(process, model)
                 break
             except ErgError as error:
                 log.error("worker %s does not come up: %s", self.name, error.message)  # noqa: TRY400 (its cause is told)
@@ -219,4 +225,5 @@ class Worker:
 
     def _set_state(self, state: WorkerState) -> None:
         self.state = state
+        self.loads += 1
         self.on_state_change(self)

@@ -13,6 +13,7 @@ from erg_server.datatype import DataType
 from erg_server.devices.device import Device
 from erg_server.errors import ErgError
 from erg_server.models.loader import ModelLoader
+from erg_server.models.placer import ModelPlacer
 from erg_server.models.registry import ControlMode, ModelRegistry
 from erg_server.repository.repository import ModelRepository
 from erg_server.request import InferenceRequest, InferenceResponse, RequestedOutput
@@ -65,6 +66,7 @@ class FakeWorker(Worker):
         if failure := self.load_failure(model):
             raise failure
         self.models[model.handle] = model
+        self.loads += 1
         self._changed.set()
         self.on_available(self)
         return LoadReport(1, 0.0)
@@ -72,6 +74,9 @@ class FakeWorker(Worker):
     async def unload(self, handle: int) -> None:
         self.models.pop(handle, None)
         self.unloaded.append(handle)
+        self.loads += 1
+        self._changed.set()
+        self.on_available(self)
 
     def submit(self, handle: int, inputs: Sequence[BatchInput], on_done: OnDone, rows: int) -> None:
         model = self.models[handle]
@@ -112,8 +117,10 @@ class Harness:
     mode: ControlMode = ControlMode.EXPLICIT
     workers: tuple[FakeWorker, ...] = ()
     meter: Meter = field(default_factory=Meter)
+    budgets: dict[str, int] = field(default_factory=dict)
     repository: ModelRepository = field(init=False)
     scheduler: Scheduler = field(init=False)
+    placer: ModelPlacer = field(init=False)
     loader: ModelLoader = field(init=False)
     registry: ModelRegistry = field(init=False)
 
@@ -122,12 +129,20 @@ class Harness:
         self.workers = self.workers or (FakeWorker(),)
         self.repository = ModelRepository([self.root])
         self.scheduler = Scheduler(clock=MonotonicClock(), timers=asyncio.get_running_loop())
+        self.placer = ModelPlacer(
+            workers=self.workers, scheduler=self.scheduler, clock=MonotonicClock(), budgets=self.budgets
+        )
         self.loader = ModelLoader(
-            repository=self.repository, workers=self.workers, scheduler=self.scheduler, meter=self.meter
+            repository=self.repository,
+            workers=self.workers,
+            scheduler=self.scheduler,
+            placer=self.placer,
+            meter=self.meter,
         )
         self.registry = ModelRegistry(self.repository, self.loader, self.mode)
         for worker in self.workers:
             worker.on_available = self.scheduler.worker_available
+            worker.on_state_change = self.placer.worker_changed
             self.scheduler.add_worker(worker)
 
     @property

@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 from erg_server.datatype import DataType
 from erg_server.errors import ErgError, FailedPreconditionError, InternalError, InvalidArgumentError, NotFoundError
-from erg_server.models.loader import choose_workers
 from erg_server.repository.manifest import Artifact, Golden, Manifest, Selection
 from erg_server.repository.publication import publish
 from erg_server.tensor import Tensor
 
 from tests.server.models.harness import CONFIG, FakeWorker, Harness, tensor
 from tests.server.repository.builders import relu
-from tests.server.scheduling.builders import model_spec
 
 SIDES = {
     "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [2]}],
@@ -218,20 +216,21 @@ async def test_files_outlive_the_requests_that_run_on_them(harness: Harness) -> 
         ("", ["gpu0", "gpu1"]),
         ("kind: KIND_CPU", ["cpu0", "cpu1"]),
         ("kind: KIND_CPU count: 1", ["cpu0"]),
-        ("kind: KIND_GPU", ["gpu0", "gpu1"]),
         ("kind: KIND_GPU gpus: [ 1 ] count: 3", ["gpu1"]),
     ],
 )
-async def test_the_instance_group_says_which_workers_get_a_model(group: str, chosen: list[str]) -> None:
+async def test_the_instance_group_says_which_workers_get_a_model(tmp_path: Path, group: str, chosen: list[str]) -> None:
     workers = tuple(FakeWorker(number, kind) for kind in ("cpu", "gpu") for number in (0, 1))
-    spec = model_spec(f'name: "m" {CONFIG} ' + (f"instance_group {{ {group} }}" if group else ""))
-    assert [worker.name for worker in choose_workers(workers, spec)] == chosen
+    harness = Harness(root=tmp_path / "repo", workers=workers)
+    harness.write(config=CONFIG + (f"instance_group {{ {group} }}" if group else ""))
+    await harness.load()
+    assert [worker.name for worker in workers if worker.models] == chosen
 
 
-async def test_a_device_that_is_not_there_is_told_with_those_that_are() -> None:
-    spec = model_spec(f'name: "m" {CONFIG} instance_group {{ kind: KIND_GPU gpus: [ 0 ] }}')
+async def test_a_device_that_is_not_there_is_told_with_those_that_are(harness: Harness) -> None:
+    harness.write(config=CONFIG + "instance_group { kind: KIND_GPU gpus: [ 0 ] }")
     with pytest.raises(FailedPreconditionError, match=r"kind GPU on GPUs \[0\]; this server has cpu0"):
-        choose_workers((FakeWorker(),), spec)
+        await harness.load()
 
 
 async def test_a_version_runs_as_the_artifact_that_its_manifest_selects(harness: Harness, tmp_path: Path) -> None:

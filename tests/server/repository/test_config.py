@@ -24,7 +24,7 @@ dynamic_batching <
   priority_queue_policy { key: 1 value: { max_queue_size: 3 timeout_action: DELAY } }
 >
 parameters: { key: "k" value: { string_value: "v" "w\\n" } }
-erg { padding { input { name: "a" axis: 1 value: -1.5e0f mask: false } } }
+erg { padding { input { name: "a" axis: 1 value: -1.5e0f mask: false } } pinned: true weight: 2.5 }
 """
 
 TOML = """
@@ -46,6 +46,9 @@ preferred_batch_size = [4, 8]
 priority_queue_policy.1 = { max_queue_size = 3, timeout_action = "DELAY" }
 [parameters]
 k = "vw\\n"
+[erg]
+pinned = true
+weight = 2.5
 [[erg.padding.input]]
 name = "a"
 axis = 1
@@ -73,7 +76,7 @@ def test_lines_are_known_in_pbtxt_and_toml() -> None:
     assert (lines["input[1].dims"], lines["parameters.k"], lines["max_batch_size"]) == (6, 12, 3)
     lines = parse_config(TOML, "c", "toml").lines
     assert (lines["input[0].dims[1]"], lines["input[1].dims"], lines["parameters.k"]) == (9, 14, 19)
-    assert (lines["dynamic_batching.priority_queue_policy.1"], lines["erg.padding.input[0].value"]) == (17, 23)
+    assert (lines["dynamic_batching.priority_queue_policy.1"], lines["erg.padding.input[0].value"]) == (17, 26)
 
 
 def test_toml_lines_survive_quotes_brackets_and_long_strings() -> None:

@@ -21,7 +21,8 @@ def test_a_sound_configuration_has_no_problems() -> None:
     dynamic_batching { preferred_batch_size: 8 max_queue_delay_microseconds: 5
       priority_levels: 2 default_priority_level: 1
       priority_queue_policy { key: 2 value { max_queue_size: 3 } } }
-    erg { padding { input { name: "ids" axis: 1 } output { name: "out" axis: 1 } } }
+    erg { padding { input { name: "ids" axis: 1 } output { name: "out" axis: 1 } }
+          pinned: true weight: 2.5 }
     instance_group { kind: KIND_CPU count: 2 }
     version_policy { all { } }
     model_warmup { name: "w" batch_size: 8
@@ -66,6 +67,11 @@ def test_a_sound_configuration_has_no_problems() -> None:
         ("instance_group { count: -1 }", "-1 is negative"),
         ("instance_group { kind: KIND_GPU gpus: -1 }", "not negative"),
         ("instance_group { kind: KIND_CPU } instance_group { kind: KIND_GPU }", "instance_group[1].kind"),
+        ("instance_group { passive: true }", "warning c:6: instance_group[0].passive: has no effect"),
+        ("erg { weight: 0 }", "c:6: erg.weight: 0 is no share"),
+        ("erg { weight: -2 }", "erg.weight: -2 is no share"),
+        ("erg { weight: inf }", "erg.weight: inf is no share"),
+        ("erg { weight: nan }", "erg.weight: nan is no share"),
         ("version_policy { specific { } }", "names no version"),
         ("version_policy { specific { versions: 0 } }", "0 is no version"),
         ('default_model_filename: "/etc/passwd"', "default_model_filename"),

@@ -1,3 +1,8 @@
+from __future__ import annotations
+
+import random
+
+from erg_server.scheduling.latency_curve import CurveSnapshot
 from erg_server.scheduling.latency_model import LatencyModel
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,3 +37,62 @@ def test_memory_is_bounded_whatever_shapes_callers_send(keys: list[int]) -> None
     for key in keys:
         model.observe(key, 1, 1)
     assert sum(model.known(key) for key in set(keys)) <= 256
+
+
+def test_the_high_prediction_is_exceeded_by_about_one_batch_in_a_hundred() -> None:
+    rng = random.Random(1)
+    model = LatencyModel()
+    late = 0
+    for number in range(20_000):
+        duration = rng.gauss(1e6, 1e5)
+        if number >= 2000:
+            late += duration > model.predict_high_ns("a", 4)
+        model.observe("a", 4, round(duration))
+    assert 0.004 < late / 18_000 < 0.02
+
+
+def test_the_high_prediction_comes_down_to_the_mean_where_nothing_varies() -> None:
+    model = LatencyModel()
+    for _ in range(400):
+        model.observe("a", 4, 1000)
+    assert model.predict_high_ns("a", 4) == model.predict_ns("a", 4) == 1000
+
+
+def learnt(durations: dict[int, int], times: int = 3) -> LatencyModel:
+    model = LatencyModel()
+    for rows, duration_ns in durations.items():
+        for _ in range(times):
+            model.observe("a", rows, duration_ns)
+    return model
+
+
+def test_no_batch_is_larger_than_the_one_whose_rows_cost_least() -> None:
+    assert learnt({1: 100, 4: 240, 8: 400, 16: 1600}).best_rows("a", 32) == 8
+
+
+def test_a_size_that_was_not_tried_is_tried_in_steps() -> None:
+    assert learnt({1: 100, 4: 240}).best_rows("a", 32) == 8
+    assert learnt({1: 100, 4: 240}).best_rows("a", 6) == 6
+
+
+def test_one_slow_batch_does_not_condemn_its_size() -> None:
+    assert learnt({1: 100, 8: 400}).best_rows("a", 64) == 16
+    model = learnt({1: 100, 8: 400})
+    model.observe("a", 16, 10_000)
+    assert model.best_rows("a", 64) == 16
+
+
+def test_rows_within_a_budget_are_those_of_the_high_prediction() -> None:
+    model = LatencyModel()
+    model.restore({"a": CurveSnapshot(means_ns={1: 100.0, 11: 1100.0}, spread=2.0)})
+    assert model.rows_within("a", 2000, 32) == 10
+    assert model.rows_within("a", 2000, 4) == 4
+    assert model.rows_within("a", 199, 32) == 0
+
+
+def test_what_was_restored_does_not_overrule_what_was_observed() -> None:
+    model = LatencyModel()
+    model.observe("a", 1, 500)
+    model.restore({"a": CurveSnapshot(means_ns={1: 100.0, 2: 700.0}, spread=1.5), "b": CurveSnapshot(means_ns={})})
+    assert (model.predict_ns("a", 1), model.predict_ns("a", 2)) == (500, 700)
+    assert not model.known("b")

@@ -19,11 +19,12 @@ from erg_server.scheduling.admission import QueueLimits
 from erg_server.scheduling.model_queue import ModelQueue
 from erg_server.scheduling.request_queue import QueuedRequest
 from erg_server.scheduling.scheduler import Scheduler
+from erg_server.simulation.device import SimulatedWorker
+from erg_server.simulation.virtual_time import VirtualTimers
 from erg_server.telemetry.meter import Meter
 from erg_server.tensor import Tensor
 
 from tests.server.scheduling.builders import ECHO, model_spec
-from tests.server.scheduling.simulator import SimulatedWorker, VirtualTimers
 
 MS = 1_000_000
 
@@ -53,7 +54,9 @@ class Bench:
         self.clock = ManualClock(1000)
         self.timers = VirtualTimers(self.clock)
         self.scheduler = Scheduler(clock=self.clock, timers=self.timers, limits=limits)
-        self.workers = [SimulatedWorker(f"w{n}", self.timers, duration_ns) for n in range(workers)]
+        self.workers = [
+            SimulatedWorker(f"w{n}", self.timers, lambda _, rows: duration_ns(rows)) for n in range(workers)
+        ]
         for worker in self.workers:
             worker.available = self.scheduler.worker_available
             self.scheduler.add_worker(worker)
@@ -190,7 +193,7 @@ def test_as_many_requests_as_run_take_a_free_worker_at_once() -> None:
 
 def test_a_short_batch_that_is_late_holds_nobody_up() -> None:
     bench = short_bench()
-    bench.workers[0]._duration_ns = lambda rows: 50 * MS
+    bench.workers[0].duration_ns = lambda _, rows: 50 * MS
     for _ in range(4):
         bench.send()
     bench.timers.settle()
@@ -203,15 +206,14 @@ def test_a_short_batch_that_is_late_holds_nobody_up() -> None:
 
 def test_an_expired_request_never_reaches_a_worker_and_is_told_in_time() -> None:
     bench = Bench()
-    bench.send()
-    bench.timers.run()
-    bench.send()
-    bench.timers.run(bench.clock.now_ns() + 1)
+    bench.workers[0].ready = False
     late = bench.send(deadline_ns=bench.clock.now_ns() + 2 * MS)
     bench.timers.run(bench.clock.now_ns() + 3 * MS)
     assert isinstance(late.answer, DeadlineExceededError)
+    bench.workers[0].revive()
     bench.timers.run()
-    assert [rows for _, rows in bench.workers[0].batches] == [1, 1]
+    assert bench.workers[0].batches == []
+    assert bench.meter.dropped == 1
 
 
 def test_a_request_whose_deadline_is_over_is_refused() -> None:
@@ -307,11 +309,16 @@ def test_under_random_load_nothing_is_lost_mixed_up_or_answered_twice(seed: int)
         workers=3,
         duration_ns=lambda rows: rng.randrange(100_000, 2_000_000) + rows * 10_000,
     )
+    refused = 0
     for _ in range(400):
         action = rng.random()
         if action < 0.7:
             deadline = bench.clock.now_ns() + rng.randrange(1, 4 * MS) if rng.random() < 0.3 else None
-            bench.send(deadline_ns=deadline)
+            try:
+                bench.send(deadline_ns=deadline)
+            except (DeadlineExceededError, ResourceExhaustedError):
+                refused += 1
+                assert not bench.sent.pop().answers
         elif action < 0.8 and bench.sent:
             bench.scheduler.cancel(bench.queue, rng.choice(bench.sent).entry)
         elif action < 0.83:
@@ -325,4 +332,6 @@ def test_under_random_load_nothing_is_lost_mixed_up_or_answered_twice(seed: int)
         if isinstance(sent.answer, InferenceResponse):
             check_value(sent)
     assert bench.meter.pending == 0
+    assert bench.meter.refusals.total() == refused
+    assert bench.queue.work_ns == pytest.approx(0, abs=1)
     assert sum(isinstance(sent.answer, InferenceResponse) for sent in bench.sent) > 150

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 from erg_server.telemetry.meter import FAILURE_REASONS, Meter, ModelMeter
-from erg_server.telemetry.prometheus import ErgCollector, WorkerSample, render_metrics
+from erg_server.telemetry.prometheus import ErgCollector, MemorySample, WorkerSample, render_metrics
 from erg_server.telemetry.statistics import model_statistics
 from hypothesis import given
 from prometheus_client.parser import text_string_to_metric_families
@@ -23,8 +23,11 @@ NV_MODEL = {
 NV_HOST = {"nv_cpu_utilization", "nv_cpu_memory_total_bytes", "nv_cpu_memory_used_bytes"}
 
 
-def scrape(meter: Meter, workers: Sequence[WorkerSample] = ()) -> Samples:
-    text = render_metrics(ErgCollector(meter, lambda: workers)).decode()
+NO_MEMORY = MemorySample(used_bytes={}, budget_bytes={}, loads={}, evictions={})
+
+
+def scrape(meter: Meter, workers: Sequence[WorkerSample] = (), memory: MemorySample = NO_MEMORY) -> Samples:
+    text = render_metrics(ErgCollector(meter, lambda: workers, lambda: memory)).decode()
     samples: Samples = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -120,3 +123,18 @@ def test_a_name_that_needs_escaping_comes_back() -> None:
 
 def test_the_start_is_told_in_unix_time() -> None:
     assert scrape(Meter())["erg_start_time_seconds", ()] > 1_600_000_000
+
+
+def test_memory_is_shown_by_pool_and_what_came_and_went_by_version() -> None:
+    memory = MemorySample(
+        used_bytes={"cpu": 5, "gpu0": 7},
+        budget_bytes={"gpu0": 9},
+        loads={("minilm", "1"): 3},
+        evictions={("minilm", "1"): 2},
+    )
+    samples = scrape(Meter(), memory=memory)
+    assert samples["erg_models_resident_bytes", (("pool", "cpu"),)] == 5
+    assert samples["erg_memory_budget_bytes", (("pool", "gpu0"),)] == 9
+    assert ("erg_memory_budget_bytes", (("pool", "cpu"),)) not in samples
+    assert figure(samples, "erg_model_loads_total") == 3
+    assert figure(samples, "erg_model_evictions_total") == 2

@@ -38,7 +38,7 @@ KINDS = [
 typed_errors = st.builds(lambda kind, message: kind(message), st.sampled_from(KINDS), st.text())
 UNPACKERS: list[Callable[[bytes], Any]] = [
     frames.unpack_run, frames.unpack_done, frames.unpack_failed, frames.unpack_load, frames.unpack_unload,
-    frames.unpack_loaded, frames.unpack_refused, frames.unpack_hello,
+    frames.unpack_loaded, frames.unpack_refused, frames.unpack_hello, frames.unpack_unloaded,
 ]  # fmt: skip
 SAMPLE = SlotTensor(1, DATATYPES[3], (2, 3), 64, 48)
 SAMPLES: dict[Callable[[bytes], Any], bytes] = {
@@ -46,6 +46,7 @@ SAMPLES: dict[Callable[[bytes], Any], bytes] = {
     frames.unpack_done: frames.pack_done(1, (1, 2, 3), [SAMPLE]),
     frames.unpack_load: frames.pack_load(9, {"name": "m"}, b""),
     frames.unpack_unload: frames.pack_unload(9),
+    frames.unpack_unloaded: frames.pack_unloaded(9),
     frames.unpack_loaded: frames.pack_loaded(9, 5),
     frames.unpack_hello: frames.pack_hello(4096, 2, {"kind": "cpu"}),
 }
@@ -75,6 +76,7 @@ def test_a_load_frame_comes_back(handle: int, header: dict[str, Any], config: by
 @given(handles, sizes)
 def test_unload_and_loaded_frames_come_back(handle: int, nbytes: int) -> None:
     assert frames.unpack_unload(frames.pack_unload(handle)) == handle
+    assert frames.unpack_unloaded(frames.pack_unloaded(handle)) == handle
     assert frames.unpack_loaded(frames.pack_loaded(handle, nbytes)) == (handle, nbytes)
 
 

@@ -89,6 +89,10 @@ class Front:
         self.load(handle, **options)
         assert frames.unpack_loaded(self.receive())[0] == handle
 
+    def unloaded(self, handle: int) -> None:
+        self.link.send(frames.pack_unload(handle))
+        assert frames.unpack_unloaded(self.receive()) == handle
+
     def run(self, handle: int, arrays: Sequence[tuple[int, Array, DataType]], slot: int = 0) -> bytes:
         items, at = [], 0
         for index, array, datatype in arrays:
@@ -258,10 +262,10 @@ def test_an_unloaded_model_is_closed_and_gone_even_if_closing_fails() -> None:
     backend = FakeBackend(FakeModel(close_error=RuntimeError("stuck")))
     with front(backend) as peer:
         peer.loaded(1)
-        peer.link.send(frames.pack_unload(1))
+        peer.unloaded(1)
         assert isinstance(failure(peer.run(1, [])), NotFoundError)
         assert backend.model.closed.is_set()
-        peer.link.send(frames.pack_unload(1))
+        peer.unloaded(1)
         assert isinstance(failure(peer.run(1, [])), NotFoundError)
 
 
@@ -274,14 +278,34 @@ def test_a_model_unloaded_while_it_loads_does_not_stay() -> None:
         assert backend.may_load is not None
         backend.may_load.set()
         assert frames.unpack_loaded(peer.receive())[0] == 1
+        assert frames.unpack_unloaded(peer.receive()) == 1
         assert backend.model.closed.is_set()
         assert isinstance(failure(peer.run(1, [])), NotFoundError)
+
+
+def test_a_model_that_failed_to_load_is_unloaded_at_once() -> None:
+    with front(FakeBackend(error=InvalidArgumentError("no"))) as peer:
+        peer.load(4)
+        frames.unpack_refused(peer.receive())
+        peer.unloaded(4)
+
+
+def test_an_unload_that_comes_while_a_load_fails_is_answered_too() -> None:
+    backend = FakeBackend(error=InvalidArgumentError("no"), may_load=threading.Event())
+    with front(backend) as peer:
+        peer.load(4)
+        peer.link.send(frames.pack_unload(4))
+        assert isinstance(failure(peer.run(4, [])), NotFoundError)  # the unload was taken
+        assert backend.may_load is not None
+        backend.may_load.set()
+        frames.unpack_refused(peer.receive())
+        assert frames.unpack_unloaded(peer.receive()) == 4
 
 
 def test_a_handle_loaded_again_stays() -> None:
     with front(FakeBackend()) as peer:
         peer.loaded(1)
-        peer.link.send(frames.pack_unload(1))
+        peer.unloaded(1)
         peer.loaded(1)
         assert np.array_equal(peer.outputs(peer.run(1, [(0, ONES, DataType.FP32)]))[0], ONES)
 

@@ -152,10 +152,34 @@ async def test_a_kill_fails_both_held_batches_and_the_running_load_and_is_told_o
             submit(process, 1, input_of(ONES, DataType.FP32))
         with pytest.raises(UnavailableError):
             await load(process, 3)
-        process.unload(1)
+        async with asyncio.timeout(5):
+            await process.unload(1)
         await asyncio.to_thread(process.wait)
         assert process.exit_status() == -signal.SIGKILL
     assert calls.exits == 1
+
+
+async def test_an_unload_returns_when_the_batches_before_it_have_run() -> None:
+    async with running() as process:
+        await load(process, 1, extra=SLOW.replace("60000", "100"))
+        held = submit(process, 1, input_of(ONES, DataType.FP32))
+        async with asyncio.timeout(20):
+            await process.unload(1)
+        assert held.done()
+        assert np.array_equal((await held)[0], ONES)
+
+
+async def test_a_worker_that_dies_ends_the_wait_for_an_unload() -> None:
+    calls = Calls()
+    async with running(calls) as process:
+        await load(process, 1, extra=SLOW)
+        held = submit(process, 1, input_of(ONES, DataType.FP32))
+        unloading = asyncio.ensure_future(process.unload(1))
+        await asyncio.sleep(0)
+        os.kill(process.pid, signal.SIGKILL)
+        async with asyncio.timeout(5):
+            await unloading
+            await asyncio.gather(held, return_exceptions=True)
 
 
 async def test_stopping_fails_what_is_held_and_is_no_exit() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError, Message
@@ -125,12 +126,12 @@ class GrpcCall(abc.ABC):
         status = status_of(error)
         if status is None:
             log.error("%s failed", self._method.path, exc_info=error)
-            status = StatusCode.INTERNAL, "internal error; the server's log has the cause"
+            status = StatusCode.INTERNAL, "internal error; the server's log has the cause", ()
         self._send_error(*status)
         self._connection.wake()
 
-    def _send_error(self, code: StatusCode, message: str) -> None:
-        self._connection.outbox.trailers(self._stream, error_block(code, message))
+    def _send_error(self, code: StatusCode, message: str, trailers: Iterable[tuple[str, str]]) -> None:
+        self._connection.outbox.trailers(self._stream, error_block(code, message, trailers))
 
 
 def encoding_of(head: CallHead) -> str:

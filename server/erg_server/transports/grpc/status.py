@@ -52,6 +52,10 @@ def percent_encode(message: str) -> str:
     return "".join(parts)
 
 
-def status_of(error: BaseException) -> tuple[StatusCode, str] | None:
+Status = tuple[StatusCode, str, Iterable[tuple[str, str]]]
+"""Code, message and further trailers."""
+
+
+def status_of(error: BaseException) -> Status | None:
     """An error's status, None for one that is nobody's business but the log's."""
-    return (error.code, error.message) if isinstance(error, ErgError) else None
+    return (error.code, error.message, error.trailers) if isinstance(error, ErgError) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, Final
 
 from erg_server.errors import (
@@ -150,11 +151,11 @@ class StreamingCall(GrpcCall):
             block = RESPONSE_HEADERS if self._encoding == "identity" else RESPONSE_BLOCKS[self._encoding]
             self._connection.outbox.headers(self._stream, block)
 
-    def _send_error(self, code: StatusCode, message: str) -> None:
+    def _send_error(self, code: StatusCode, message: str, trailers: Iterable[tuple[str, str]]) -> None:
         if self._headers_sent:
-            self._connection.outbox.trailers(self._stream, trailers_block(code, message))
+            self._connection.outbox.trailers(self._stream, trailers_block(code, message, trailers))
         else:
-            super()._send_error(code, message)
+            super()._send_error(code, message, trailers)
 
     def _stop(self) -> None:
         self._task.cancel()

@@ -140,7 +140,7 @@ class GrpcioTransport:
         if isinstance(error, grpc.aio.AbortError):
             raise error
         if isinstance(error, ErgError):
-            await call.abort(_CODES[error.code], error.message)
+            await call.abort(_CODES[error.code], error.message, error.trailers)
         if isinstance(error, DecodeError):
             await call.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, f"the message is not a valid {method.request.DESCRIPTOR.full_name}"

@@ -1,0 +1,132 @@
+"""How long batches of one shape take: a mean at each row count, lines between, and how far above it slow ones lie."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+QUANTILE: Final = 0.99
+"""Which share of batches takes no longer than the high prediction."""
+_WEIGHT: Final = 0.2
+"""Of the newest batch in the running average: five batches to follow a change, and one outlier moves it a fifth."""
+_GAIN, _FIRST_GAIN = 0.05, 0.25
+"""How far one batch moves the quantile: 5 % up, 0.05 % down; further while there are few."""
+FIRST_SPREAD: Final = 1.1
+"""Quantile over mean before any size was seen twice."""
+_JUDGED_BATCHES: Final = 3
+"""Batches of a size before its cost says anything: the first is often a compilation or a cold cache."""
+_WORSE: Final = 1.03
+"""A row's cost beyond the best one's by this is worse; below, the larger batch is taken for what it spares others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveSnapshot:
+    """What a curve has learnt, to be kept over a restart: mean nanoseconds by rows, and quantile over mean."""
+
+    means_ns: Mapping[int, float]
+    spread: float = FIRST_SPREAD
+
+
+class LatencyCurve:
+    """Learns one shape's durations. Predictions are never negative and need one measured size at least.
+
+    The quantile is that of duration over mean, shared by all sizes, since each alone is seen too seldom. It is
+    estimated by multiplicative updates (DUMIQE: Yazidi and Hammer, "Multiplicative Update Methods for Incremental
+    Quantile Estimation", IEEE Transactions on Cybernetics 49(3), 2019): a step up by `gain * q` where a batch took
+    longer than estimated and down by `gain * (1 - q)` where it did not, which follows changes and keeps no samples.
+    """
+
+    __slots__ = ("_best_rows", "_counts", "_high_ns", "_judged", "_means", "_rows", "spread")
+
+    def __init__(self) -> None:
+        self._rows: list[int] = []
+        self._means: dict[int, float] = {}
+        self._counts: dict[int, int] = {}
+        self._judged = 0
+        self.spread = FIRST_SPREAD
+        # What was derived since the last batch: high predictions, and the cheapest size or 0.
+        self._high_ns: dict[int, float] = {}
+        self._best_rows = 0
+
+    def observe(self, rows: int, duration_ns: float) -> None:
+        """Learn from one batch of `rows` rows."""
+        known = self._means.get(rows)
+        self._best_rows = 0
+        self._high_ns.clear()
+        if known is None:
+            insort(self._rows, rows)
+            self._means[rows] = float(duration_ns)
+            self._counts[rows] = 1
+            return
+        if known > 0:
+            self._judge(duration_ns / known)
+        self._means[rows] = known + _WEIGHT * (duration_ns - known)
+        self._counts[rows] += 1
+
+    def restore(self, snapshot: CurveSnapshot) -> None:
+        """Take over what an earlier run or a measurement found, for every size that is not known yet."""
+        for rows, mean_ns in snapshot.means_ns.items():
+            if rows not in self._means:
+                insort(self._rows, rows)
+                self._means[rows] = mean_ns
+                self._counts[rows] = _JUDGED_BATCHES
+        self.spread = snapshot.spread
+        self._best_rows = 0
+        self._high_ns.clear()
+
+    def snapshot(self) -> CurveSnapshot:
+        """What was learnt so far."""
+        return CurveSnapshot(means_ns=dict(self._means), spread=self.spread)
+
+    def predict_ns(self, rows: int) -> float:
+        """The expected duration."""
+        exact = self._means.get(rows)
+        if exact is not None:
+            return exact
+        at = bisect_left(self._rows, rows)
+        if at == 0:
+            low, high, below = 0, self._rows[0], 0.0
+        elif at == len(self._rows):
+            # Beyond the largest measured batch time grows in proportion, which is right for a busy device.
+            last = self._rows[-1]
+            return self._means[last] * rows / last
+        else:
+            low, high = self._rows[at - 1], self._rows[at]
+            below = self._means[low]
+        above = self._means[high]
+        return below + (above - below) * (rows - low) / (high - low)
+
+    def predict_high_ns(self, rows: int) -> float:
+        """What 99 % of batches take no longer than."""
+        high_ns = self._high_ns.get(rows)
+        if high_ns is None:
+            high_ns = self._high_ns[rows] = self.predict_ns(rows) * self.spread
+        return high_ns
+
+    def best_rows(self, most: int) -> int:
+        """The largest batch worth forming, at most `most`: no row of it costs more than in a smaller one.
+
+        Sizes that were not tried are tried, each at most twice the largest that is known to pay.
+        """
+        best = self._best_rows or self._find_best()
+        return min(best, most)
+
+    def _find_best(self) -> int:
+        costs = {rows: self._means[rows] / rows for rows in self._rows if self._counts[rows] >= _JUDGED_BATCHES}
+        if not costs:
+            self._best_rows = 2 * self._rows[-1]
+            return self._best_rows
+        cheapest = min(costs.values())
+        efficient = max(rows for rows, cost in costs.items() if cost <= _WORSE * cheapest)
+        self._best_rows = efficient if efficient < max(costs) else 2 * efficient
+        return self._best_rows
+
+    def _judge(self, ratio: float) -> None:
+        self._judged += 1
+        gain = max(_GAIN, min(_FIRST_GAIN, 1 / self._judged))
+        if ratio > self.spread:
+            self.spread *= 1 + gain * QUANTILE
+        else:
+            self.spread = max(1.0, self.spread * (1 - gain * (1 - QUANTILE)))

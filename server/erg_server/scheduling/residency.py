@@ -1,0 +1,340 @@
+"""Which models are on which workers now, and what must change. Owns that state; loads and unloads nothing itself.
+
+Sans I/O: events go in (`want`, `loaded`, `site_away`, …), `poll` says what to load and to unload next, and time is
+passed in. What it orders is carried out by `models.placer`, which tells it how each order ended. A model's memory is
+counted from the order to load it until the worker has said that it is unloaded, so that no pool is given more than its
+budget.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from erg_server.errors import ErgError, ResourceExhaustedError
+from erg_server.scheduling.eviction import GreedyDualSize
+from erg_server.scheduling.instance_groups import InstanceLimits
+from erg_server.scheduling.placement_plan import ModelDemand, PlacementPlan, Site, plan_placement
+
+MIN_STAY_NS = 50_000_000
+"""How long a model that is busy stays at least, so that models that fight for memory do not spend all time loading."""
+
+
+class InstanceState(enum.Enum):
+    """What one worker does with one model."""
+
+    LOADING = "loading"
+    READY = "ready"
+    UNLOADING = "unloading"
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What to do now: (model, worker) pairs, models whose callers are to be told an error, and when to ask again."""
+
+    loads: tuple[tuple[int, str], ...] = ()
+    unloads: tuple[tuple[int, str], ...] = ()
+    refused: tuple[tuple[int, ErgError], ...] = ()
+    look_again_ns: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Model:
+    key: int
+    name: str
+    limits: InstanceLimits
+    pinned: bool
+    memory_bytes: int
+    reload_s: float = 0.0
+    load: float = 0.0
+    # Loads that must not be undone yet, because the version is being warmed up.
+    holds: int = 0
+    # Since when somebody waits for it, None if nobody does.
+    wanted_ns: int | None = None
+    ready_ns: int = 0
+    retired: bool = False
+    # Where loading it failed since it was last asked for.
+    barred: set[str] = field(default_factory=set)
+    instances: dict[str, InstanceState] = field(default_factory=dict)
+
+    def sites(self, *states: InstanceState) -> tuple[str, ...]:
+        return tuple(name for name, state in self.instances.items() if state in states)
+
+    @property
+    def standing(self) -> tuple[str, ...]:
+        """Where it is or will be."""
+        return self.sites(InstanceState.LOADING, InstanceState.READY)
+
+    @property
+    def rank(self) -> int:
+        """Whose memory is kept first: the pinned, then those on their way, a new pinned one among them."""
+        return 1 if self.holds else 2 - 2 * self.pinned
+
+    @property
+    def stay_ns(self) -> int:
+        """How long it stays at least while it is busy: as long as bringing it back takes."""
+        return max(MIN_STAY_NS, round(self.reload_s * 1e9))
+
+
+class Residency:
+    """The models of a server and where they are. Keys are the handles that front and workers use."""
+
+    def __init__(self, sites: Sequence[Site], budgets: Mapping[str, int]) -> None:
+        self._sites = tuple(sites)
+        self._pools = {site.name: site.pool for site in sites}
+        self._budgets = dict(budgets)
+        self._away: set[str] = set()
+        self._models: dict[int, _Model] = {}
+        self._worth = GreedyDualSize()
+
+    def add(self, key: int, name: str, limits: InstanceLimits, *, memory_bytes: int, pinned: bool) -> None:
+        """A version that may be loaded from now on; `memory_bytes` is the best guess until it has been."""
+        self._models[key] = _Model(key=key, name=name, limits=limits, pinned=pinned, memory_bytes=memory_bytes)
+
+    def retire(self, key: int) -> tuple[str, ...]:
+        """Forget a version when it is unloaded; returns the workers to unload it from, which are then told `gone`."""
+        model = self._models.get(key)
+        self._worth.forget(key)
+        if model is None:
+            return ()
+        model.retired = True
+        model.wanted_ns = None
+        model.instances = dict.fromkeys(model.instances, InstanceState.UNLOADING)
+        if not model.instances:
+            del self._models[key]
+        return tuple(model.instances)
+
+    def hold(self, key: int) -> None:
+        """Do not evict the model until `release` is called as often."""
+        self._models[key].holds += 1
+
+    def release(self, key: int) -> None:
+        """Give up one hold; of a model that is gone nothing is held."""
+        if (model := self._models.get(key)) is not None:
+            model.holds -= 1
+
+    def used(self, key: int) -> None:
+        """A request for the model came."""
+        model = self._models.get(key)
+        if model is not None:
+            self._worth.used(key, reload_s=model.reload_s, memory_bytes=model.memory_bytes)
+
+    def want(self, key: int, now_ns: int) -> None:
+        """Somebody waits for the model, which is not ready anywhere."""
+        model = self._models.get(key)
+        if model is not None and model.wanted_ns is None and not model.retired:
+            model.wanted_ns = now_ns
+            model.barred.clear()
+
+    def set_load(self, key: int, load: float) -> None:
+        """What the model keeps devices busy with, in device-seconds a second."""
+        if (model := self._models.get(key)) is not None:
+            model.load = load
+
+    def ready(self, key: int) -> bool:
+        """Whether a worker that is up has the model."""
+        model = self._models.get(key)
+        return model is not None and any(name not in self._away for name in model.sites(InstanceState.READY))
+
+    def settled(self, key: int) -> bool:
+        """Whether the model is ready and none of its instances is still loading."""
+        model = self._models.get(key)
+        return model is not None and self.ready(key) and not model.sites(InstanceState.LOADING)
+
+    def reachable(self, key: int) -> bool:
+        """Whether a device that may have the model is up."""
+        model = self._models.get(key)
+        return model is not None and any(name not in self._away for name in model.limits.devices)
+
+    def loaded(self, key: int, site: str, *, memory_bytes: int, reload_s: float, now_ns: int) -> None:
+        """A load ended well, and took that much memory and time."""
+        model = self._models.get(key)
+        if model is None or model.retired:
+            return
+        if not self.ready(key):
+            model.ready_ns = now_ns
+        model.instances[site] = InstanceState.READY
+        model.wanted_ns = None
+        # The most that any worker needed: what the first one finds in its caches is missing elsewhere.
+        model.memory_bytes = max(model.memory_bytes, memory_bytes)
+        model.reload_s = reload_s
+        self.used(key)
+
+    def failed(self, key: int, site: str) -> None:
+        """A worker does not load the model: it is not tried there again until somebody asks for the model anew."""
+        if (model := self._models.get(key)) is not None:
+            model.barred.add(site)
+            model.wanted_ns = None
+        self.gone(key, site)
+
+    def gone(self, key: int, site: str) -> None:
+        """An unload ended, or a worker died while it loaded: it does not have the model."""
+        if (model := self._models.get(key)) is not None:
+            model.instances.pop(site, None)
+            if model.retired and not model.instances:
+                del self._models[key]
+
+    def site_away(self, site: str) -> None:
+        """A worker died; what it had is back when it is."""
+        self._away.add(site)
+
+    def site_back(self, site: str, models: Collection[int]) -> None:
+        """A worker is up again and has these models."""
+        self._away.discard(site)
+        for model in self._models.values():
+            model.barred.discard(site)
+        for key, model in self._models.items():
+            if model.instances.get(site) is InstanceState.READY and key not in models:
+                del model.instances[site]
+
+    def used_bytes(self) -> dict[str, int]:
+        """Memory counted in each pool."""
+        used = {site.pool: 0 for site in self._sites}
+        for model in self._models.values():
+            for name in model.instances:
+                used[self._pools[name]] += model.memory_bytes
+        return used
+
+    def state(self, key: int) -> Mapping[str, InstanceState]:
+        """What each worker does with the model."""
+        model = self._models.get(key)
+        return {} if model is None else dict(model.instances)
+
+    def poll(self, now_ns: int, busy: Collection[int]) -> Orders:
+        """What must be done now for every model that is wanted to be placed, within memory.
+
+        Args:
+            now_ns: the time.
+            busy: models with requests that wait or run; one is evicted only after it had its turn (`MIN_STAY_NS`).
+        """
+        choice = _Choice(self, now_ns, busy)
+        plan = choice.make()
+        for key, _ in choice.refused:
+            self._models[key].wanted_ns = None
+        unloads: list[tuple[int, str]] = []
+        loads: list[tuple[int, str]] = []
+        used = self.used_bytes()
+        for model in choice.members:
+            target = plan.instances.get(model.key, ())
+            blocked = False
+            for name in target:
+                if name in model.instances or name in self._away:
+                    continue
+                pool = self._pools[name]
+                if used[pool] + model.memory_bytes > self._budgets.get(pool, math.inf):
+                    blocked = True
+                    continue
+                used[pool] += model.memory_bytes
+                model.instances[name] = InstanceState.LOADING
+                loads.append((model.key, name))
+            unloads += self._surplus(model, target, blocked=blocked)
+        for key in {key for key, _ in unloads}:
+            if not self._models[key].standing:
+                self._worth.evicted(key)
+        return Orders(tuple(loads), tuple(unloads), tuple(choice.refused), choice.look_again_ns)
+
+    def _surplus(self, model: _Model, target: tuple[str, ...], *, blocked: bool) -> list[tuple[int, str]]:
+        """Instances to unload: one that another takes the place of answers until that is ready, if memory allows."""
+        replaced = blocked or not target or any(model.instances.get(name) is InstanceState.READY for name in target)
+        found = []
+        for name in model.sites(InstanceState.READY):
+            if name not in target and (replaced or name in self._away):
+                model.instances[name] = InstanceState.UNLOADING
+                found.append((model.key, name))
+        return found
+
+
+class _Choice:
+    """One decision: what is kept, what is evicted for those that wait, and who is told that it does not fit."""
+
+    def __init__(self, residency: Residency, now_ns: int, busy: Collection[int]) -> None:
+        self._of = residency
+        self._now_ns = now_ns
+        self._busy = busy
+        self.refused: list[tuple[int, ErgError]] = []
+        self.look_again_ns: int | None = None
+        models = [model for model in residency._models.values() if not model.retired]
+        models = [model for model in models if model.instances or model.wanted_ns is not None]
+        worth = residency._worth.worth
+        waiting = [model for model in models if not model.standing]
+        waiting.sort(key=lambda model: (math.inf if model.wanted_ns is None else model.wanted_ns, model.key))
+        placed = [model for model in models if model.standing]
+        placed.sort(key=lambda model: (model.rank, -worth(model.key), model.key))
+        self.members = placed + waiting
+
+    def make(self) -> PlacementPlan:
+        """The plan to work towards; sets `refused` and `look_again_ns`."""
+        evicted: set[int] = set()
+        members = [model for model in self.members if model.standing or model.wanted_ns is not None]
+        for model in members:
+            if model.key not in self._plan(members, evicted).left_out:
+                continue
+            if not self._can_ever_fit(model):
+                evicted.add(model.key)
+                self.refused.append((model.key, self._too_large(model)))
+            elif model.wanted_ns is not None and not self._evict_for(model, members, evicted):
+                break  # Those behind it must not take what it waits for.
+        return self._plan(members, evicted)
+
+    def _evict_for(self, model: _Model, members: list[_Model], evicted: set[int]) -> bool:
+        """Add to `evicted` what must go for `model` to fit, those missed least first; False where it must wait."""
+        ready: list[int] = []
+        later_ns: list[int] = []
+        for other in members:
+            if other.key in evicted or other is model or other.pinned or other.holds or not self._of.ready(other.key):
+                continue
+            until_ns = other.ready_ns + other.stay_ns
+            if other.key in self._busy and until_ns > self._now_ns:
+                later_ns.append(until_ns)
+            else:
+                ready.append(other.key)
+        chosen: set[int] = set()
+        # One without work first: the other's callers would wait for it to come back.
+        order = sorted(self._of._worth.least_first(ready), key=lambda key: key in self._busy)
+        for key in order:
+            chosen.add(key)
+            if model.key not in self._plan(members, evicted | chosen).left_out:
+                break
+        else:
+            self.look_again_ns = min(later_ns, default=None)
+            return False
+        for key in [each for each in reversed(order) if each in chosen]:
+            if model.key not in self._plan(members, evicted | chosen - {key}).left_out:
+                chosen.discard(key)
+        evicted |= chosen
+        return True
+
+    def _can_ever_fit(self, model: _Model) -> bool:
+        """Whether it fits beside the pinned models alone, once every device is up."""
+        beside = [
+            other for other in self._of._models.values() if other.pinned and other.standing and other is not model
+        ]
+        demands = [self._demand(other) for other in (*beside, model)]
+        plan = plan_placement(self._of._sites, frozenset(), self._of._budgets, demands)
+        return model.key not in plan.left_out
+
+    def _too_large(self, model: _Model) -> ErgError:
+        pools = sorted({self._of._pools[name] for name in model.limits.devices} & self._of._budgets.keys())
+        budgets = ", ".join(f"{self._of._budgets[pool]} on {pool}" for pool in pools)
+        return ResourceExhaustedError(
+            f"model '{model.name}' needs {model.memory_bytes} bytes and --memory-budget leaves it no room beside the "
+            f"pinned models (bytes in all: {budgets}); raise the budget, or pin fewer models (erg.pinned)"
+        )
+
+    def _plan(self, members: list[_Model], evicted: Collection[int]) -> PlacementPlan:
+        demands = [self._demand(model) for model in members if model.key not in evicted]
+        return plan_placement(self._of._sites, frozenset(self._of._away), self._of._budgets, demands)
+
+    def _demand(self, model: _Model) -> ModelDemand:
+        return ModelDemand(
+            key=model.key,
+            name=model.name,
+            memory_bytes=model.memory_bytes,
+            sites=frozenset(model.limits.devices) - model.barred,
+            counts=model.limits.counts,
+            load=model.load,
+            pinned=model.pinned or model.holds > 0,
+            current=model.standing,
+        )

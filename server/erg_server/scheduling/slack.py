@@ -1,0 +1,83 @@
+"""When a batch of a model with an objective has to go, and how large it should be. Pure: knows no queue and no device.
+
+The rule is Symphony's deferred batch scheduling (Chen et al., arXiv 2308.07470): a batch is let go at the last moment
+at which one more request would still fit before the earliest deadline, so that devices run few and large batches. Two
+things end the wait before: the batch is as large as pays, or no request is expected before that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Final
+
+from erg_server.scheduling.latency_model import LatencyModel
+
+SLACK_MARGIN_NS: Final = 1_500_000
+"""Kept free before a deadline: the event loop's timer resolution (1 ms) and the answer's way back to the caller."""
+_WEIGHT: Final = 0.1
+"""Of the newest gap between two arrivals in their running average."""
+_FIRST_GAP_NS: Final = 10_000_000_000
+"""The gap before a second request came: none is expected."""
+
+
+class SlackPolicy:
+    """Decides by one model's latencies and arrivals. `observed` and the rest are called in the order of time."""
+
+    def __init__(self, latency: LatencyModel) -> None:
+        self._latency = latency
+        self._arrival_ns = 0
+        self._gap_ns = float(_FIRST_GAP_NS)
+
+    def arrived(self, now_ns: int) -> None:
+        """A request joined the queue."""
+        if self._arrival_ns:
+            self._gap_ns += _WEIGHT * (now_ns - self._arrival_ns - self._gap_ns)
+        self._arrival_ns = now_ns
+
+    def due_ns(self, deadline_ns: int, key: Hashable, rows: int, limit: int) -> int:
+        """Until when a batch of `rows` rows, and at most `limit`, may wait for another one."""
+        longest_ns = self._latency.predict_high_ns(key, rows + 1 if rows < limit else limit)
+        return deadline_ns - int(longest_ns) - SLACK_MARGIN_NS
+
+    def pays(self, due_ns: int, now_ns: int) -> bool:
+        """Whether another request is expected while a batch that is due then waits."""
+        return now_ns + self._gap_ns < due_ns
+
+    def limit(self, key: Hashable, most: int) -> int:
+        """The largest batch worth forming, at most `most`."""
+        return self._latency.best_rows(key, most)
+
+
+def rows_in_time(latency: LatencyModel, key: Hashable, deadline_ns: int, start_ns: int, most: int) -> int:
+    """How many rows a batch that starts then may have to end before the deadline; 1 where not even that is in time."""
+    if most <= 1 or not latency.known(key):
+        return most
+    return max(1, latency.rows_within(key, deadline_ns - start_ns - SLACK_MARGIN_NS, most))
+
+
+def rows_to_drop(latency: LatencyModel, key: Hashable, deadlines_ns: Sequence[int], start_ns: int, limit: int) -> int:
+    """How many of the first requests to give up, so that the devices answer more of all of them in time.
+
+    Where more comes than can be answered, the first request's deadline allows a small batch only, which wastes the
+    device and makes the next ones late in turn. This is the early drop of Nexus (Shen et al., SOSP 2019): a request is
+    given up where the larger batch behind it answers more than one request more in the time of the small one.
+
+    Args:
+        latency: predicts durations.
+        key: the shape they share.
+        deadlines_ns: of the waiting requests of one row each, earliest first.
+        start_ns: when the batch would start.
+        limit: most rows of a batch.
+    """
+    first = rows_in_time(latency, key, deadlines_ns[0], start_ns, min(limit, len(deadlines_ns)))
+    time_ns = latency.predict_ns(key, first)
+    best, best_gain = 0, float(first)
+    for dropped, deadline_ns in enumerate(deadlines_ns[1 : limit + 1], 1):
+        most = min(limit, len(deadlines_ns) - dropped)
+        rows = rows_in_time(latency, key, deadline_ns, start_ns, most)
+        gain = time_ns * rows / latency.predict_ns(key, rows) - dropped
+        if gain > best_gain:
+            best, best_gain = dropped, gain
+        if rows == most:
+            break
+    return best
