@@ -95,15 +95,27 @@ def pack_run(slot: int, handle: int, tensors: Sequence[SlotTensor]) -> bytes:
 
 
 @_checked
+def unpack_run_head(frame: bytes) -> tuple[int, int]:
+    """Slot and model handle of a RUN frame."""
+    _, slot, _, handle = _RUN.unpack_from(frame)
+    return slot, handle
+
+
+@_checked
 def unpack_run(frame: bytes) -> tuple[int, int, list[SlotTensor]]:
     """Slot, model handle and inputs of a RUN frame."""
     _, slot, count, handle = _RUN.unpack_from(frame)
     return slot, handle, _unpack_tensors(frame, _RUN.size, count)
 
 
-def pack_done(slot: int, times_ns: tuple[int, int, int], tensors: Sequence[SlotTensor]) -> bytes:
-    """The batch in `slot` is done; its outputs lie behind its inputs."""
-    return b"".join((_DONE.pack(Kind.DONE, slot, len(tensors), FINAL, *times_ns), *map(_pack_tensor, tensors)))
+def pack_done(slot: int, times_ns: tuple[int, int, int], count: int, tensors: bytes) -> bytes:
+    """The batch in `slot` is done; its `count` outputs lie behind its inputs, as `pack_tensors` says."""
+    return _DONE.pack(Kind.DONE, slot, count, FINAL, *times_ns) + tensors
+
+
+def pack_tensors(tensors: Sequence[SlotTensor]) -> bytes:
+    """Where tensors lie, as the end of a frame."""
+    return b"".join(map(_pack_tensor, tensors))
 
 
 @_checked

@@ -5,30 +5,39 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
-import math
 import os
 import socket
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
-
-from erg_server.backends.base import Array, Backend, LoadedModel, ModelLoad
+from erg_server.backends.base import Backend, LoadedModel, ModelLoad
 from erg_server.backends.registry import create_backend
-from erg_server.datatype import DataType
 from erg_server.devices.device import Device
-from erg_server.errors import ErgError, InternalError, NotFoundError, ResourceExhaustedError
+from erg_server.errors import ErgError, InternalError, NotFoundError
 from erg_server.pb.model_config_pb2 import ModelConfig
 from erg_server.repository.spec import ModelSpec
-from erg_server.tensor import datatype_of, iter_bytes_elements, pack_bytes_elements
 from erg_server.workers import frames
-from erg_server.workers.frames import MAX_FRAME_BYTES, Kind, SlotTensor
-from erg_server.workers.slab import Slab, aligned
+from erg_server.workers.batch_run import BatchRun
+from erg_server.workers.frames import MAX_FRAME_BYTES, Kind
+from erg_server.workers.slab import Slab
 
 log = logging.getLogger("erg.worker")
+
+MAX_RUNS: Final = 256
+"""Frames whose meaning is kept for a model; their shapes come from callers, so a full table starts again."""
+
+
+class LoadedEntry:
+    """A model, and what the frames that run it mean."""
+
+    __slots__ = ("model", "runs", "spec")
+
+    def __init__(self, model: LoadedModel, spec: ModelSpec) -> None:
+        self.model = model
+        self.spec = spec
+        self.runs: dict[bytes, BatchRun] = {}
 
 
 class WorkerLoop:
@@ -46,7 +55,7 @@ class WorkerLoop:
         self._slab = slab
         self._device = device
         # Written by loader threads, read by the loop: one dictionary operation each, atomic under the interpreter lock.
-        self._models: dict[int, tuple[LoadedModel, ModelSpec]] = {}
+        self._models: dict[int, LoadedEntry] = {}
         # Which handles were unloaded and which load, told apart under `_noting`: one of the two sides closes a model.
         self._unloaded: set[int] = set()
         self._under_way: set[int] = set()
@@ -72,9 +81,10 @@ class WorkerLoop:
                 self._unload(frames.unpack_unload(frame))
 
     def _run(self, frame: bytes) -> None:
-        slot, handle, tensors = frames.unpack_run(frame)
+        slot, handle = frames.unpack_run_head(frame)
         try:
-            answer = self._run_batch(slot, *self._model(handle), tensors)
+            entry = self._entry(handle)
+            answer = (entry.runs.get(frame) or self._prepare(entry, frame)).run()
         except ErgError as error:
             answer = frames.pack_failed(slot, error)
         except Exception:
@@ -82,55 +92,18 @@ class WorkerLoop:
             answer = frames.pack_failed(slot, InternalError("the backend failed; the server's log has the cause"))
         self._connection.send(answer)
 
-    def _model(self, handle: int) -> tuple[LoadedModel, ModelSpec]:
-        model = self._models.get(handle)
-        if model is None:
+    def _entry(self, handle: int) -> LoadedEntry:
+        entry = self._models.get(handle)
+        if entry is None:
             raise NotFoundError(f"the model was unloaded from worker {self._device.name}")
-        return model
+        return entry
 
-    def _run_batch(self, slot: int, model: LoadedModel, spec: ModelSpec, tensors: Sequence[SlotTensor]) -> bytes:
-        started_ns = time.monotonic_ns()
-        view = self._slab.slots[slot]
-        inputs: list[Array | None] = [None] * len(spec.inputs)
-        end = 0
-        for tensor in tensors:
-            stop = tensor.offset + tensor.nbytes
-            inputs[tensor.index] = _array(tensor, view[tensor.offset : stop])
-            end = max(end, stop)
-        prepared_ns = time.monotonic_ns()
-        outputs = model.run(inputs)
-        ran_ns = time.monotonic_ns()
-        written = self._write_outputs(view, end, spec, outputs)
-        times_ns = (prepared_ns - started_ns, ran_ns - prepared_ns, time.monotonic_ns() - ran_ns)
-        return frames.pack_done(slot, times_ns, written)
-
-    def _write_outputs(self, view: memoryview, end: int, spec: ModelSpec, outputs: Sequence[Array]) -> list[SlotTensor]:
-        written: list[SlotTensor] = []
-        for index, (output, declared) in enumerate(zip(outputs, spec.outputs, strict=True)):
-            offset = aligned(end)
-            datatype = declared.datatype
-            if datatype is DataType.BYTES:
-                data: Any = pack_bytes_elements(output.ravel().tolist())
-                nbytes = len(data)
-            else:
-                if output.dtype != datatype.numpy:
-                    raise InternalError(
-                        f"output '{declared.name}' is {datatype.value} by the configuration and "
-                        f"{datatype_of(output.dtype).value} by the model"
-                    )
-                data, nbytes = None, output.nbytes
-            end = offset + nbytes
-            if end > len(view):
-                raise ResourceExhaustedError(
-                    f"output '{declared.name}' of {nbytes} bytes does not fit the slot of {len(view)} bytes "
-                    "(--worker-slot-bytes)"
-                )
-            if data is not None:
-                view[offset:end] = data
-            elif nbytes:
-                np.frombuffer(view[offset:end], dtype=datatype.numpy).reshape(output.shape)[...] = output
-            written.append(SlotTensor(index, datatype, output.shape, offset, nbytes))
-        return written
+    def _prepare(self, entry: LoadedEntry, frame: bytes) -> BatchRun:
+        slot, _, tensors = frames.unpack_run(frame)
+        if len(entry.runs) >= MAX_RUNS:
+            entry.runs.clear()
+        run = entry.runs[frame] = BatchRun(slot, self._slab.slots[slot], tensors, entry.model, entry.spec)
+        return run
 
     def _load(self, handle: int, header: dict[str, Any], config_bytes: bytes) -> None:
         try:
@@ -155,7 +128,7 @@ class WorkerLoop:
                 )
                 return_freed_memory()
                 grown = resident_bytes() - before
-            self._models[handle] = model, spec
+            self._models[handle] = LoadedEntry(model, spec)
             answer = frames.pack_loaded(handle, grown)
         except ErgError as error:
             answer = frames.pack_refused(handle, error)
@@ -182,21 +155,13 @@ class WorkerLoop:
         entry = self._models.pop(handle, None)
         if entry is not None:
             try:
-                entry[0].close()
+                entry.model.close()
             except Exception:
                 log.exception("closing a model on worker %s failed", self._device.name)
             del entry
             return_freed_memory()
         with contextlib.suppress(OSError):
             self._connection.send(frames.pack_unloaded(handle))
-
-
-def _array(tensor: SlotTensor, data: memoryview) -> Array:
-    if tensor.datatype is DataType.BYTES:
-        array = np.empty(math.prod(tensor.shape), dtype=object)
-        array[:] = list(iter_bytes_elements(data))
-        return array.reshape(tensor.shape)
-    return np.frombuffer(data, dtype=tensor.datatype.numpy).reshape(tensor.shape)
 
 
 def resident_bytes() -> int:

@@ -37,13 +37,13 @@ KINDS = [
 ]
 typed_errors = st.builds(lambda kind, message: kind(message), st.sampled_from(KINDS), st.text())
 UNPACKERS: list[Callable[[bytes], Any]] = [
-    frames.unpack_run, frames.unpack_done, frames.unpack_failed, frames.unpack_load, frames.unpack_unload,
-    frames.unpack_loaded, frames.unpack_refused, frames.unpack_hello, frames.unpack_unloaded,
+    frames.unpack_run_head, frames.unpack_run, frames.unpack_done, frames.unpack_failed, frames.unpack_load,
+    frames.unpack_unload, frames.unpack_loaded, frames.unpack_refused, frames.unpack_hello, frames.unpack_unloaded,
 ]  # fmt: skip
 SAMPLE = SlotTensor(1, DATATYPES[3], (2, 3), 64, 48)
 SAMPLES: dict[Callable[[bytes], Any], bytes] = {
     frames.unpack_run: frames.pack_run(1, 9, [SAMPLE, SAMPLE]),
-    frames.unpack_done: frames.pack_done(1, (1, 2, 3), [SAMPLE]),
+    frames.unpack_done: frames.pack_done(1, (1, 2, 3), 1, frames.pack_tensors([SAMPLE])),
     frames.unpack_load: frames.pack_load(9, {"name": "m"}, b""),
     frames.unpack_unload: frames.pack_unload(9),
     frames.unpack_unloaded: frames.pack_unloaded(9),
@@ -61,7 +61,7 @@ def test_a_run_frame_comes_back(slot: int, handle: int, items: list[SlotTensor])
 
 @given(slots, st.tuples(sizes, sizes, sizes), tensors)
 def test_a_done_frame_comes_back(slot: int, times: tuple[int, int, int], items: list[SlotTensor]) -> None:
-    frame = frames.pack_done(slot, times, items)
+    frame = frames.pack_done(slot, times, len(items), frames.pack_tensors(items))
     assert frame[0] == Kind.DONE
     assert frames.unpack_done(frame) == (slot, times, items)
 

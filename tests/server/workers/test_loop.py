@@ -205,6 +205,34 @@ def test_an_output_in_any_memory_order_is_written_row_by_row() -> None:
     assert output.tolist() == table.T.tolist()
 
 
+def test_a_frame_that_comes_again_runs_on_what_lies_in_the_slot_now() -> None:
+    """Views, and where outputs go, are kept; an output of another shape than the last goes where it belongs."""
+    backend = FakeBackend()
+    with front(backend) as peer:
+        peer.loaded(1, inputs=X, outputs=Y)
+        for number in range(3):
+            values = np.full((2, WIDTH), number, np.float32)
+            (answer,) = peer.outputs(peer.run(1, [(0, values, DataType.FP32)]))
+            assert np.array_equal(answer, values)
+        for rows in (1, 3, 3, 2):
+            backend.model.answer = [np.full((rows, WIDTH), rows, np.float32)]
+            (answer,) = peer.outputs(peer.run(1, [(0, ONES, DataType.FP32)]))
+            assert np.array_equal(answer, backend.model.answer[0])
+        backend.model.answer = [np.ones((2, WIDTH), np.int32)]
+        assert isinstance(failure(peer.run(1, [(0, ONES, DataType.FP32)])), InternalError)
+
+
+def test_frames_mean_the_model_that_is_loaded_now() -> None:
+    backend = FakeBackend()
+    with front(backend) as peer:
+        for value in (1.0, 2.0):
+            peer.loaded(1, inputs=X, outputs=Y)
+            backend.model.answer = [np.full((2, WIDTH), value, np.float32)]
+            assert peer.outputs(peer.run(1, [(0, ONES, DataType.FP32)]))[0][0, 0] == value
+            peer.unloaded(1)
+            backend.model = FakeModel()
+
+
 @pytest.mark.parametrize(
     ("answer", "kind", "text"),
     [
