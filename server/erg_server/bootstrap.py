@@ -78,7 +78,9 @@ def build_server(settings: ServeSettings) -> Server:
         timers=asyncio.get_running_loop(),
         limits=QueueLimits(max_requests=settings.max_queue_requests, max_bytes=settings.max_queue_bytes),
     )
-    devices = find_devices(cpu_workers=settings.cpu_workers, threads_per_worker=settings.threads_per_worker)
+    devices = find_devices(
+        cpu_workers=settings.cpu_workers, threads_per_worker=settings.threads_per_worker, stated=settings.devices
+    )
     workers = tuple(Worker(device, slot_bytes=settings.worker_slot_bytes) for device in devices)
     budgets = parse_budgets(settings.memory_budget).pools(devices)
     placer = ModelPlacer(workers=workers, scheduler=scheduler, clock=clock, budgets=budgets)

@@ -96,6 +96,12 @@ class ServeSettings:
         8002, "Metrics and probes", "Port of /metrics, /livez and /readyz; 0 takes a free one."
     )
 
+    devices: tuple[str, ...] = _setting(
+        (),
+        "Workers",
+        "Use these devices alone: cpu, gpu0, gpu0.mig1, a UUID, or gpu0:50% for a share by MPS, whose daemon must run. "
+        "Repeatable, or a list with commas; without it every GPU and MIG instance, else the CPU.",
+    )
     cpu_workers: int = _setting(
         0, "Workers", "Worker processes on CPU cores; 0 starts one for each core (none where a GPU is found)."
     )
