@@ -211,6 +211,9 @@ class Residency:
             now_ns: the time.
             busy: models with requests that wait or run; one is evicted only after it had its turn (`MIN_STAY_NS`).
         """
+        for key, model in self._models.items():
+            if model.wanted_ns is not None and self.ready(key):
+                model.wanted_ns = None  # The device that has it came back.
         choice = _Choice(self, now_ns, busy)
         plan = choice.make()
         for key, _ in choice.refused:
