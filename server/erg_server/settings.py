@@ -118,6 +118,9 @@ class ServeSettings:
         "8GiB, or for one kind cpu=8GiB, gpu=20GiB. Models beyond it are evicted and brought back on demand.",
     )
 
+    latency_cache: str = _setting(
+        "", "Overload", "File that keeps how long models' batches take over restarts; without it, each start measures."
+    )
     max_queue_requests: int = _setting(10_000, "Overload", "Most requests that wait for one model; more are refused.")
     max_queue_bytes: int = _setting(1 << 30, "Overload", "Most input bytes that wait for one model; more are refused.")
     exit_timeout_secs: float = _setting(

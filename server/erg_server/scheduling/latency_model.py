@@ -64,6 +64,10 @@ class LatencyModel:
         """Whether any batch of this shape ran or was measured."""
         return key in self._curves
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._curves.clear()
+
     def restore(self, curves: Mapping[Hashable, CurveSnapshot]) -> None:
         """Take over what an earlier run, or a measurement before this one, found."""
         for key, snapshot in curves.items():

@@ -38,6 +38,8 @@ _FINISHED = RequestState.FINISHED
 
 _LATE_NS = 3 * HANDOVER_NS
 """How long a short batch is waited for; then something else holds its worker up."""
+NO_PROMISE_NS = 3_600_000_000_000
+"""What warms a version up may be as late as this: the first inference of a model may take minutes."""
 REMEASURE_NS = 1_000_000_000
 """How old a prediction may be by which a request is refused. Then one goes in spite of it, or a model that was slow
 once would be refused for ever."""
@@ -163,7 +165,9 @@ class Scheduler:
         assert at_ns is not None
         deadline = Deadline(at_ns, min(at_ns, now_ns + AGEING_NS))
         last_ns, curve = at_ns, queue.latency.curve(entry.key)
-        if curve is not None:
+        if not queue.promises:
+            last_ns = at_ns + NO_PROMISE_NS
+        elif curve is not None:
             best = curve.best_rows(queue.batcher.limits.max_rows)
             deadline.work_ns = curve.predict_ns(best) * entry.rows / best
             alone_ns = curve.predict_high_ns(entry.rows)

@@ -16,6 +16,7 @@ from erg_server.models.placer import ModelPlacer
 from erg_server.models.registry import ControlMode, ModelRegistry
 from erg_server.repository.repository import ModelRepository
 from erg_server.request import InferenceRequest, InferenceResponse, RequestedOutput
+from erg_server.scheduling.latency_cache import LatencyCache
 from erg_server.scheduling.scheduler import Scheduler
 from erg_server.telemetry.meter import Meter
 from erg_server.tensor import DataType, Tensor
@@ -117,6 +118,7 @@ class Harness:
     workers: tuple[FakeWorker, ...] = ()
     meter: Meter = field(default_factory=Meter)
     budgets: dict[str, int] = field(default_factory=dict)
+    latencies: LatencyCache | None = None
     repository: ModelRepository = field(init=False)
     scheduler: Scheduler = field(init=False)
     placer: ModelPlacer = field(init=False)
@@ -137,6 +139,7 @@ class Harness:
             scheduler=self.scheduler,
             placer=self.placer,
             meter=self.meter,
+            latencies=self.latencies,
         )
         self.registry = ModelRegistry(self.repository, self.loader, self.mode)
         for worker in self.workers:
