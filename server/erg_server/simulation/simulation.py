@@ -113,7 +113,7 @@ class Simulation:
             for number in range(devices)
         ]
         for worker in self.workers:
-            worker.batches = None
+            worker.records = False
             worker.available = self.scheduler.worker_available
             self.scheduler.add_worker(worker)
         self.queues = [self._open(handle, model) for handle, model in enumerate(models, 1)]

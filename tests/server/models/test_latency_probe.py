@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from erg_server.models.latency_probe import device_label, learn_latencies
 from erg_server.repository.manifest import Measurement
@@ -15,9 +16,9 @@ from tests.server.models.harness import CONFIG, Harness
 SLO = CONFIG + "dynamic_batching { } erg { slo { p99_ms: 50 } }"
 
 
-def measured(rows: int, milliseconds: float, **changes) -> Measurement:
-    values = {"device": "cpu", "backend": "identity", "batch_size": rows, "latency_ms_p50": milliseconds}
-    return Measurement(**values | {"throughput_per_s": 1.0} | changes)
+def measured(rows: int, milliseconds: float, **changes: Any) -> Measurement:
+    values: dict[str, Any] = {"device": "cpu", "backend": "identity", "throughput_per_s": 1.0}
+    return Measurement(batch_size=rows, latency_ms_p50=milliseconds, **values | changes)
 
 
 async def loaded(root: Path, config: str = SLO, cache: LatencyCache | None = None) -> Harness:
