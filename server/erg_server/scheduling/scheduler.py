@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 
 from erg_server.clock import Clock
@@ -24,11 +25,11 @@ from erg_server.scheduling.batcher import BatchLimits, DynamicBatcher, Ready
 from erg_server.scheduling.dispatcher import HANDOVER_NS, Dispatcher
 from erg_server.scheduling.fleet import WorkerAccount
 from erg_server.scheduling.latency_curve import LatencyCurve
-from erg_server.scheduling.latency_model import LatencyModel
+from erg_server.scheduling.latency_model import Curves, LatencyModel
 from erg_server.scheduling.model_queue import DispatchedBatch, ModelQueue
 from erg_server.scheduling.ports import SchedulableWorker, Timers
 from erg_server.scheduling.request_queue import AGEING_NS, Deadline, QueuedRequest, RequestState
-from erg_server.scheduling.slack import SLACK_MARGIN_NS, SlackPolicy
+from erg_server.scheduling.slack import BATCH_SHARE, SLACK_MARGIN_NS, SlackPolicy
 from erg_server.telemetry.meter import FailureReason, ModelMeter, RefusalReason
 from erg_server.workers.process import BatchResult
 
@@ -66,11 +67,12 @@ class Scheduler:
         self._dispatcher.worker_available(worker)
 
     def open(
-        self, *, handle: int, spec: ModelSpec, version: str, meter: ModelMeter, latency: LatencyModel | None = None
+        self, *, handle: int, spec: ModelSpec, version: str, meter: ModelMeter, curves: Curves | None = None
     ) -> ModelQueue:
-        """Start taking requests for a loaded version, of which `latency` tells what is known already."""
+        """Start taking requests for a loaded version, of which `curves` tell what is known already."""
         slot_bytes = self._dispatcher.fleets.slot_bytes(default=1 << 28)
-        latency = latency or LatencyModel()
+        latency = LatencyModel(spec.objective_ns * BATCH_SHARE if spec.objective_ns else math.inf)
+        latency.restore(curves or {})
         # Outputs share the slot with the inputs, so inputs may fill half of it.
         limits = BatchLimits.of(spec, slot_bytes // 2)
         batcher = DynamicBatcher(spec.batching, limits, SlackPolicy(latency) if spec.objective_ns else None)
