@@ -11,6 +11,7 @@ from erg_server.clock import ManualClock
 from erg_server.errors import DeadlineExceededError, ErgError, ResourceExhaustedError
 from erg_server.request import InferenceRequest, InferenceResponse, Phases
 from erg_server.scheduling.latency_curve import CurveSnapshot
+from erg_server.scheduling.latency_model import Curves
 from erg_server.scheduling.model_queue import ModelQueue
 from erg_server.scheduling.request_queue import QueuedRequest
 from erg_server.scheduling.scheduler import REMEASURE_NS, Scheduler
@@ -52,7 +53,7 @@ class Bench:
 
     def _open(self, number: int, config: str, known: bool) -> ModelQueue:
         means = {rows: float(self.duration_ns(0, rows)) for rows in range(1, 9)} if known else {}
-        curves = {None: CurveSnapshot(means_ns=means, spread=1.0)}
+        curves: Curves = {None: CurveSnapshot(means_ns=means, spread=1.0)}
         spec = model_spec(f'name: "m{number}" {MODEL} {config}')
         meter = self.meter.model(f"m{number}", "1")
         return self.scheduler.open(handle=number + 1, spec=spec, version="1", meter=meter, curves=curves)
