@@ -95,9 +95,10 @@ class FakeWorker(Worker):
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return when loads and batches that came have made `condition` true."""
-        while not condition():
-            self._changed.clear()
-            await self._changed.wait()
+        async with asyncio.timeout(20):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
 
     def run(self) -> None:
         """Answer what is held, and whatever comes from now on."""
