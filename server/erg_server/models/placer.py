@@ -223,7 +223,8 @@ class ModelPlacer:
 
     def _load_failed(self, key: int, entry: _Placed, worker: Worker, error: Exception) -> None:
         if worker.state != "ready":
-            # It died while it loaded; another may do, or this one when it is back.
+            # It died while it loaded; another may do, or this one when it says that it is back.
+            self._residency.site_away(worker.name)
             self._residency.gone(key, worker.name)
             self._residency.want(key, self._clock.now_ns())
             return

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from erg_server.clock import MonotonicClock
-from erg_server.errors import DeadlineExceededError, InternalError, ResourceExhaustedError
+from erg_server.errors import DeadlineExceededError, InternalError, ResourceExhaustedError, UnavailableError
 from erg_server.request import InferenceRequest
+from erg_server.workers.supervisor import WorkerModel
 
 from tests.server.models.harness import CONFIG, FakeWorker, Harness, request
 
@@ -190,3 +191,19 @@ async def test_requests_that_wait_for_one_load_ask_for_it_once(harness: Harness)
     harness.worker.may_load.set()
     await asyncio.gather(*waiting)
     assert figures(harness, gone)[0] == loads + 1
+
+
+async def test_a_worker_that_dies_while_it_loads_is_passed_over_until_it_is_back(tmp_path: Path) -> None:
+    workers = (FakeWorker(0), FakeWorker(1))
+    harness = Harness(root=tmp_path / "repo", workers=workers)
+
+    def die(_: WorkerModel) -> UnavailableError:
+        workers[0].state = "restarting"
+        return UnavailableError("worker cpu0 died while it loaded the model")
+
+    workers[0].load_failure = die
+    await load(harness, "m")
+    assert (resident(harness, 0), resident(harness, 1)) == ([], ["m"])
+    workers[0].load_failure = lambda _: None
+    workers[0]._set_state("ready")
+    await workers[0].until(lambda: resident(harness, 0) == ["m"])
