@@ -134,11 +134,11 @@ def goodput(progress: Console, seconds: float, seed: int) -> tuple[Table, dict[s
     return table, rates
 
 
-def devices_needed(progress: Console, seconds: float, seed: int) -> Table:
+def devices_needed(progress: Console, rates: dict[str, float], seconds: float, seed: int) -> Table:
     """How many devices the fixed delay needs for what Erg does with eight."""
     table = Table("load", "requests/s", "Erg's devices", "fixed delay's devices", "fewer")
     for load in LOADS:
-        rate = highest_rate(by_erg, load, seconds, seed)
+        rate = rates[load.name]
         needed = DEVICES
         while by_triton(load, rate, needed, seconds, seed) < ATTAINMENT:
             show(progress, f"{load.name}: {needed} devices are not enough for the fixed delay")
@@ -148,8 +148,8 @@ def devices_needed(progress: Console, seconds: float, seed: int) -> Table:
 
 
 def scaling(progress: Console, seconds: float, seed: int) -> Table:
-    """Goodput a device at 1.3 times what the devices can do, from 1 to 64 of them."""
-    load = Load("equal objectives, Poisson", EQUAL_MS, poisson)
+    """What one model's requests at 1.3 times the capacity get answered in time, from 1 to 64 devices."""
+    load = Load("", EQUAL_MS, poisson, models=1)
     rows = load.at(1.0, told=True, seed=seed)
     full = sum(model.cost.mean_ns(MAX_ROWS) for model in rows) / len(rows) / MAX_ROWS
     table = Table("devices", "answered in time (requests/s)", "of linear")
@@ -210,10 +210,11 @@ def cpu(progress: Console, seconds: float, seed: int) -> Table:
 def main(figure: str, seconds: float, seed: int) -> None:
     """Measure and print."""
     progress, out = Console(file=sys.stderr), Console(width=120)
-    if figure in ("goodput", "all"):
-        out.print(goodput(progress, seconds, seed)[0])
-    if figure in ("devices", "all"):
-        out.print(devices_needed(progress, seconds, seed))
+    if figure in ("goodput", "devices", "all"):
+        table, rates = goodput(progress, seconds, seed)
+        out.print(table)
+        if figure != "goodput":
+            out.print(devices_needed(progress, rates, seconds, seed))
     if figure in ("scaling", "all"):
         out.print(scaling(progress, seconds, seed))
     if figure in ("cpu", "all"):

@@ -16,14 +16,16 @@ from erg_server.errors import InvalidArgumentError
 from erg_server.models.loader import ModelLoader
 from erg_server.models.placer import ModelPlacer
 from erg_server.models.registry import ControlMode, ModelRegistry
+from erg_server.models.served_model import ServedModel
 from erg_server.repository.repository import ModelRepository
 from erg_server.scheduling.admission import QueueLimits
+from erg_server.scheduling.latency_cache import LatencyCache
 from erg_server.scheduling.scheduler import Scheduler
 from erg_server.settings import ServeSettings
 from erg_server.telemetry.endpoints import Endpoints
 from erg_server.telemetry.logs import LogControl, LogSettings
 from erg_server.telemetry.meter import Meter
-from erg_server.telemetry.prometheus import ErgCollector, WorkerSample, render_metrics
+from erg_server.telemetry.prometheus import ErgCollector, PredictionSample, WorkerSample, render_metrics
 from erg_server.telemetry.trace import Tracer
 from erg_server.transports.base import Method, Transport
 from erg_server.transports.certificates import CertificateFiles, ReloadingCertificates
@@ -78,11 +80,20 @@ def build_server(settings: ServeSettings) -> Server:
         timers=asyncio.get_running_loop(),
         limits=QueueLimits(max_requests=settings.max_queue_requests, max_bytes=settings.max_queue_bytes),
     )
-    devices = find_devices(cpu_workers=settings.cpu_workers, threads_per_worker=settings.threads_per_worker)
+    devices = find_devices(
+        cpu_workers=settings.cpu_workers, threads_per_worker=settings.threads_per_worker, stated=settings.devices
+    )
     workers = tuple(Worker(device, slot_bytes=settings.worker_slot_bytes) for device in devices)
     budgets = parse_budgets(settings.memory_budget).pools(devices)
     placer = ModelPlacer(workers=workers, scheduler=scheduler, clock=clock, budgets=budgets)
-    loader = ModelLoader(repository=repository, workers=workers, scheduler=scheduler, placer=placer, meter=meter)
+    loader = ModelLoader(
+        repository=repository,
+        workers=workers,
+        scheduler=scheduler,
+        placer=placer,
+        meter=meter,
+        latencies=LatencyCache(Path(settings.latency_cache)) if settings.latency_cache else None,
+    )
     registry = ModelRegistry(repository, loader, ControlMode(settings.model_control_mode))
     for worker in workers:
         worker.on_available = scheduler.worker_available
@@ -101,7 +112,10 @@ def build_server(settings: ServeSettings) -> Server:
     )
     transport = build_transport(settings, build_methods(plane, draining, reflection=settings.reflection), clock)
     collector = ErgCollector(
-        meter, lambda: [sample_worker(worker, registry) for worker in workers], placer.sample_memory
+        meter,
+        lambda: [sample_worker(worker, registry) for worker in workers],
+        placer.sample_memory,
+        lambda: [sample for served in registry.served() for sample in sample_predictions(served)],
     )
     endpoints = Endpoints(
         address=settings.metrics_address,
@@ -199,6 +213,25 @@ def sample_worker(worker: Worker, registry: ModelRegistry) -> WorkerSample:
         rss_bytes=memory.rss_bytes,
         models={names[handle]: nbytes for handle, nbytes in memory.models.items() if handle in names},
     )
+
+
+def sample_predictions(served: ServedModel) -> list[PredictionSample]:
+    """What a version's batches of each size that was seen are predicted to take; of the shape seen last."""
+    curves = served.queue.latency.snapshot()
+    if not curves:
+        return []
+    key, curve = curves.popitem()
+    latency = served.queue.latency
+    return [
+        PredictionSample(
+            model=served.name,
+            version=str(served.version),
+            rows=rows,
+            mean_seconds=latency.predict_ns(key, rows) * 1e-9,
+            high_seconds=latency.predict_high_ns(key, rows) * 1e-9,
+        )
+        for rows in sorted(curve.means_ns)
+    ]
 
 
 def _readiness(plane: DataPlane, registry: ModelRegistry) -> tuple[bool, str]:

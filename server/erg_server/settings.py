@@ -102,6 +102,12 @@ class ServeSettings:
         8002, "Metrics and probes", "Port of /metrics, /livez and /readyz; 0 takes a free one."
     )
 
+    devices: tuple[str, ...] = _setting(
+        (),
+        "Workers",
+        "Use these devices alone: cpu, gpu0, gpu0.mig1, a UUID, or gpu0:50% for a share by MPS, whose daemon must run. "
+        "Repeatable, or a list with commas; without it every GPU and MIG instance, else the CPU.",
+    )
     cpu_workers: int = _setting(
         0, "Workers", "Worker processes on CPU cores; 0 starts one for each core (none where a GPU is found)."
     )
@@ -118,6 +124,9 @@ class ServeSettings:
         "8GiB, or for one kind cpu=8GiB, gpu=20GiB. Models beyond it are evicted and brought back on demand.",
     )
 
+    latency_cache: str = _setting(
+        "", "Overload", "File that keeps how long models' batches take over restarts; without it, each start measures."
+    )
     max_queue_requests: int = _setting(10_000, "Overload", "Most requests that wait for one model; more are refused.")
     max_queue_bytes: int = _setting(1 << 30, "Overload", "Most input bytes that wait for one model; more are refused.")
     exit_timeout_secs: float = _setting(

@@ -76,7 +76,8 @@ async def test_an_errors_trailers_reach_the_caller(transport: TransportFactory) 
             with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await call
             assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert ("grpc-retry-pushback-ms", "12") in tuple(raised.value.trailing_metadata())
+            trailers = [(str(key), value) for key, value in raised.value.trailing_metadata()]
+            assert ("grpc-retry-pushback-ms", "12") in trailers
 
 
 @pytest.mark.parametrize("text", ["x" * 100_000, "%" * 100_000, "🙂" * 50_000, "bad \udcff byte", ""])

@@ -61,6 +61,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     worker = FakeWorker()
     built.workers = (worker,)
     built.registry._loader._workers = (worker,)
+    built.placer._workers = {worker.name: worker}
     built.transports = (FakeTransport(),)
     yield built
     await lifecycle.close(built)

@@ -175,9 +175,9 @@ def execution_providers(model: ModelLoad) -> list[tuple[str, dict[str, str]]]:
                 f"model '{model.name}': gpu_execution_accelerator '{accelerator.name}' is not one of "
                 f"{', '.join(sorted(_ACCELERATORS))}"
             )
-        providers.append((provider, {**accelerator.parameters, "device_id": str(model.device.id)}))
+        providers.append((provider, {**accelerator.parameters, "device_id": str(model.device.cuda_index)}))
     if all(name != "CUDAExecutionProvider" for name, _ in providers):
-        providers.append(("CUDAExecutionProvider", {"device_id": str(model.device.id)}))
+        providers.append(("CUDAExecutionProvider", {"device_id": str(model.device.cuda_index)}))
     return providers
 
 

@@ -43,6 +43,19 @@ class Device:
         return self.name if self.partition.startswith("mig") else self.host
 
     @property
+    def cuda_index(self) -> int:
+        """What CUDA calls the GPU within the worker, which sees no other one where its UUID is known."""
+        return 0 if self.gpu_uuid else self.id
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of its worker's process: the GPU that CUDA sees, so that no context is made on another."""
+        variables = {"CUDA_VISIBLE_DEVICES": self.gpu_uuid} if self.gpu_uuid else {}
+        if self.mps_percent:
+            variables["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = str(self.mps_percent)
+        return variables
+
+    @property
     def threads(self) -> int:
         """Threads a backend may use for one batch."""
         return max(1, len(self.cores))

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from erg_server.devices.device import Device
+from erg_server.devices.nvml import find_gpus
+from erg_server.devices.selection import select_devices
 from erg_server.errors import InvalidArgumentError
-
-log = logging.getLogger(__name__)
 
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
-def find_devices(*, cpu_workers: int, threads_per_worker: int) -> tuple[Device, ...]:
+def find_devices(*, cpu_workers: int, threads_per_worker: int, stated: Sequence[str] = ()) -> tuple[Device, ...]:
     """The devices to start workers on.
 
     Args:
         cpu_workers: CPU workers to have; 0 for one a core set, and none where there are GPUs.
         threads_per_worker: cores in each set.
+        stated: the devices that the operator chose, see `selection.select_devices`; () for all there are.
 
     Raises:
-        InvalidArgumentError: a set needs more cores than this process may use.
+        InvalidArgumentError: a set needs more cores than this process may use, or a device is stated that is not there.
     """
     gpus = find_gpus()
-    if gpus and not cpu_workers:
+    if gpus and not cpu_workers and not stated:
         return gpus
-    return gpus + divide_cores(
+    cpus = divide_cores(
         tuple(sorted(os.sched_getaffinity(0))),
         usable_cores(CGROUP_QUOTA),
         workers=cpu_workers,
         threads=threads_per_worker,
     )
+    return select_devices(stated, gpus + cpus) if stated else gpus + cpus
 
 
 def divide_cores(cores: tuple[int, ...], quota: int | None, *, workers: int, threads: int) -> tuple[Device, ...]:
@@ -58,26 +60,3 @@ def usable_cores(path: Path) -> int | None:
         return None if quota == "max" else max(1, int(quota) // int(period))
     except (OSError, ValueError):
         return None
-
-
-def find_gpus() -> tuple[Device, ...]:
-    """NVIDIA GPUs that NVML reports, () without NVML, its Python package or a GPU."""
-    try:
-        import pynvml  # noqa: PLC0415 (comes with the extra 'gpu')
-    except ImportError:
-        return ()
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        log.debug("no GPU: %s", error)
-        return ()
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        uuids = [pynvml.nvmlDeviceGetUUID(handle) for handle in handles]
-        texts = [uuid.decode() if isinstance(uuid, bytes) else str(uuid) for uuid in uuids]
-        return tuple(Device(kind="gpu", id=index, gpu_uuid=text) for index, text in enumerate(texts))
-    except pynvml.NVMLError as error:
-        log.warning("NVML is there and does not answer: %s; its GPUs are not used", error)
-        return ()
-    finally:
-        pynvml.nvmlShutdown()

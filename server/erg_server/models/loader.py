@@ -7,9 +7,11 @@ import hashlib
 import itertools
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from erg_server.devices.device import Device
+from erg_server.models.latency_probe import keep_latencies, learn_latencies
 from erg_server.models.placer import ModelPlacer
 from erg_server.models.served_model import ServedModel
 from erg_server.models.signature import Signature
@@ -18,6 +20,7 @@ from erg_server.repository.installed import usable_backends
 from erg_server.repository.repository import ModelDefinition, ModelRepository
 from erg_server.repository.selection import DECIDING_KEYS, ServingPlan
 from erg_server.scheduling.instance_groups import instance_limits
+from erg_server.scheduling.latency_cache import LatencyCache
 from erg_server.scheduling.scheduler import Scheduler
 from erg_server.telemetry.meter import Meter, ModelMeter
 from erg_server.workers.supervisor import Worker, WorkerModel
@@ -39,7 +42,9 @@ class ModelLoader:
         scheduler: Scheduler,
         placer: ModelPlacer,
         meter: Meter,
+        latencies: LatencyCache | None = None,
     ) -> None:
+        self._latencies = latencies
         self._repository = repository
         self._placer = placer
         self._workers = workers
@@ -99,6 +104,7 @@ class ModelLoader:
             raise
         # What a version does before it answers is nobody's request: it is counted aside.
         queue = self._scheduler.open(handle=handle, spec=spec, version=str(version), meter=ModelMeter("", ""))
+        queue.promises = False
         self._placer.attach(handle, queue)
         meter = self._meter.model(definition.name, str(version))
         served = ServedModel(
@@ -120,11 +126,13 @@ class ModelLoader:
             served.labels = await asyncio.to_thread(labels_of, definition)
             await run_warmup(served, definition)
             await check_golden(served, definition, version)
+            await self._learn_latencies(served, plan)
         except BaseException:
             self._scheduler.close(queue)
             await self._placer.remove(handle)
             raise
         queue.meter = meter
+        queue.promises = True
         self.hold(definition)
         self._placer.release(handle)
         log.info("model %s version %d is ready", definition.name, version)
@@ -133,10 +141,31 @@ class ModelLoader:
     async def retire(self, served: ServedModel) -> None:
         """Let a version that no longer answers finish what it accepted, then free its memory."""
         await self._scheduler.drain(served.queue)
+        await self.keep_latencies([served])
         self._scheduler.close(served.queue)
         await self._placer.remove(served.handle)
         await self.release(served.definition)
         log.info("model %s version %d is unloaded", served.name, served.version)
+
+    async def keep_latencies(self, served: Iterable[ServedModel]) -> None:
+        """Write down what was learnt of versions, for the next start."""
+        cache = self._latencies
+        if cache is None:
+            return
+        for each in served:
+            if each.workers:
+                keep_latencies(each, each.workers[0].device, cache)
+        await asyncio.to_thread(cache.save)
+
+    async def _learn_latencies(self, served: ServedModel, plan: ServingPlan) -> None:
+        manifest = await asyncio.to_thread(served.definition.manifest, served.version)
+        await learn_latencies(
+            served,
+            device=served.workers[0].device,
+            cache=self._latencies,
+            measurements=() if manifest is None else manifest.measurements,
+            variant="" if plan.artifact is None else plan.artifact.name,
+        )
 
 
 def _plan(definition: ModelDefinition, version: int, device: Device) -> ServingPlan:

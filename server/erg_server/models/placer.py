@@ -99,7 +99,10 @@ class ModelPlacer:
         self._placed[handle].queue = queue
 
     def release(self, handle: int) -> None:
-        """The version answers now; from here on it may be evicted."""
+        """The version answers now; from here on its load is looked at, and it may be evicted."""
+        entry = self._placed[handle]
+        if entry.queue is not None:
+            entry.compute_ns = entry.queue.meter.compute_histogram.total
         self._residency.release(handle)
         self._step()
 
@@ -121,8 +124,7 @@ class ModelPlacer:
     def used(self, handle: int) -> None:
         """A request for the version was queued: note it, and bring the version back if it was evicted."""
         self._residency.used(handle)
-        if not self._residency.ready(handle):
-            self._residency.want(handle, self._clock.now_ns())
+        if not self._residency.ready(handle) and self._residency.want(handle, self._clock.now_ns()):
             self._step()
 
     def reachable(self, handle: int) -> bool:
@@ -221,7 +223,8 @@ class ModelPlacer:
 
     def _load_failed(self, key: int, entry: _Placed, worker: Worker, error: Exception) -> None:
         if worker.state != "ready":
-            # It died while it loaded; another may do, or this one when it is back.
+            # It died while it loaded; another may do, or this one when it says that it is back.
+            self._residency.site_away(worker.name)
             self._residency.gone(key, worker.name)
             self._residency.want(key, self._clock.now_ns())
             return

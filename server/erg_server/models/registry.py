@@ -192,6 +192,7 @@ class ModelRegistry:
     async def drain(self) -> None:
         """Finish every request accepted; new ones are the transports' to refuse."""
         await asyncio.gather(*(served.scheduler.drain(served.queue) for served in self.served()))
+        await self._loader.keep_latencies(self.served())
         if self._retiring:
             await asyncio.gather(*self._retiring, return_exceptions=True)
 

@@ -35,7 +35,7 @@ async def run_warmup(served: ServedModel, definition: ModelDefinition) -> None:
     if not served.spec.warmup:
         try:
             await _run(
-                served, [_zeros(served.spec, tensor) for tensor in served.spec.inputs if not tensor.optional], workers
+                served, [zeros(served.spec, tensor) for tensor in served.spec.inputs if not tensor.optional], workers
             )
         except ErgError as error:
             log.info("model %s has no warm-up sample and fails on zeros: %s", served.name, error.message)
@@ -120,13 +120,15 @@ async def _run(served: ServedModel, inputs: list[Tensor], times: int) -> None:
     )
 
 
-def _shape(spec: ModelSpec, dims: tuple[int, ...], batch_size: int) -> tuple[int, ...]:
-    sizes = tuple(size if size >= 0 else UNSTATED_SIZE for size in dims)
+def _shape(spec: ModelSpec, dims: tuple[int, ...], batch_size: int, length: int = UNSTATED_SIZE) -> tuple[int, ...]:
+    sizes = tuple(size if size >= 0 else length for size in dims)
     return (max(1, batch_size), *sizes) if spec.max_batch_size else sizes
 
 
-def _zeros(spec: ModelSpec, tensor: TensorSpec) -> Tensor:
-    return _filled(tensor.name, tensor.datatype, _shape(spec, tensor.dims, 1))
+def zeros(spec: ModelSpec, tensor: TensorSpec, rows: int = 1, length: int | None = None) -> Tensor:
+    """An input of zeros; open axes are of `length`, or of a short one where none is given."""
+    shape = _shape(spec, tensor.dims, rows, UNSTATED_SIZE if length is None else length)
+    return _filled(tensor.name, tensor.datatype, shape)
 
 
 def _filled(name: str, datatype: DataType, shape: tuple[int, ...], *, random: bool = False) -> Tensor:

@@ -194,7 +194,8 @@ class Fleet:
         It is that of all requests as urgent, and of the others that of as many as have waited so long that they are due
         before it: half for each factor of two between their objectives.
         """
-        return max(0.0, sum(map(mul, self._work_ns, _WEIGHTS[work_class])))
+        total_ns: float = sum(map(mul, self._work_ns, _WEIGHTS[work_class]))
+        return max(0.0, total_ns)
 
     def free_in_ns(self, now_ns: int) -> int:
         """How long until a worker is free: the soonest that takes a batch, about the mean where all hold two."""

@@ -8,11 +8,12 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 from erg_server.scheduling.latency_curve import CurveSnapshot
+from erg_server.scheduling.latency_model import Curves
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +21,6 @@ FORMAT_VERSION = 1
 MAX_ENTRIES = 1024
 """Versions come and go, so the file forgets those that were written longest ago."""
 _MAX_FILE_BYTES = 64 << 20
-
-Curves = Mapping[Hashable, CurveSnapshot]
 
 
 class LatencyCache:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,9 +39,10 @@ class LatencyCurve:
     longer than estimated and down by `gain * (1 - q)` where it did not, which follows changes and keeps no samples.
     """
 
-    __slots__ = ("_best_rows", "_counts", "_high_ns", "_judged", "_means", "_rows", "spread")
+    __slots__ = ("_best_rows", "_budget_ns", "_counts", "_high_ns", "_judged", "_means", "_rows", "spread")
 
-    def __init__(self) -> None:
+    def __init__(self, budget_ns: float = math.inf) -> None:
+        self._budget_ns = budget_ns
         self._rows: list[int] = []
         self._means: dict[int, float] = {}
         self._counts: dict[int, int] = {}
@@ -108,20 +110,26 @@ class LatencyCurve:
     def best_rows(self, most: int) -> int:
         """The largest batch worth forming, at most `most`: no row of it costs more than in a smaller one.
 
-        Sizes that were not tried are tried, each at most twice the largest that is known to pay.
+        It ends within the budget, if one of a single row does. Sizes that were not tried are tried, each at most twice
+        the largest that is known to pay.
         """
         best = self._best_rows or self._find_best()
         return min(best, most)
 
     def _find_best(self) -> int:
+        best = self._cheapest()
+        while best > 1 and self.predict_high_ns(best) > self._budget_ns:
+            best -= 1
+        self._best_rows = best
+        return best
+
+    def _cheapest(self) -> int:
         costs = {rows: self._means[rows] / rows for rows in self._rows if self._counts[rows] >= _JUDGED_BATCHES}
         if not costs:
-            self._best_rows = 2 * self._rows[-1]
-            return self._best_rows
+            return 2 * self._rows[-1]
         cheapest = min(costs.values())
         efficient = max(rows for rows, cost in costs.items() if cost <= _WORSE * cheapest)
-        self._best_rows = efficient if efficient < max(costs) else 2 * efficient
-        return self._best_rows
+        return efficient if efficient < max(costs) else 2 * efficient
 
     def _judge(self, ratio: float) -> None:
         self._judged += 1

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from typing import Final
 
 from erg_server.scheduling.latency_curve import FIRST_SPREAD, CurveSnapshot, LatencyCurve
+
+Curves = Mapping[Hashable, CurveSnapshot]
+"""What is known of a model, by shape."""
 
 _MAX_KEYS: Final = 256
 """Shapes come from callers, so the table forgets the least recently used ones."""
@@ -17,10 +21,12 @@ UNMEASURED_ROW_NS: Final = 1_000_000
 class LatencyModel:
     """Predicts a batch's device time in nanoseconds from its shape key and its rows.
 
-    One for each version and kind of device: the instances of a model are all of one kind.
+    One for each version and kind of device: the instances of a model are all of one kind. No batch that takes longer
+    than `budget_ns` is worth forming.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, budget_ns: float = math.inf) -> None:
+        self._budget_ns = budget_ns
         self._curves: OrderedDict[Hashable, LatencyCurve] = OrderedDict()
 
     def observe(self, key: Hashable, rows: int, duration_ns: int) -> None:
@@ -65,7 +71,11 @@ class LatencyModel:
         """Whether any batch of this shape ran or was measured."""
         return key in self._curves
 
-    def restore(self, curves: Mapping[Hashable, CurveSnapshot]) -> None:
+    def clear(self) -> None:
+        """Forget everything."""
+        self._curves.clear()
+
+    def restore(self, curves: Curves) -> None:
         """Take over what an earlier run, or a measurement before this one, found."""
         for key, snapshot in curves.items():
             if snapshot.means_ns:
@@ -80,7 +90,7 @@ class LatencyModel:
         if curve is None:
             if len(self._curves) >= _MAX_KEYS:
                 self._curves.popitem(last=False)
-            curve = self._curves[key] = LatencyCurve()
+            curve = self._curves[key] = LatencyCurve(self._budget_ns)
         else:
             self._curves.move_to_end(key)
         return curve

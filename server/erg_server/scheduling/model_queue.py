@@ -36,6 +36,8 @@ class ModelQueue:
     # Device time that the waiting requests with a deadline are predicted to take.
     work_ns: float = 0.0
     caution: Caution = field(default_factory=Caution)
+    # Whether callers are promised the objective: not before the version is warm.
+    promises: bool = True
     # Whether a request with a deadline ever came.
     timed: bool = False
     # When a batch last ended, or a request went in spite of its prediction.

@@ -94,10 +94,16 @@ def plan_placement(
     by_heat = sorted(demands, key=lambda demand: (-demand.load, demand.key))
     for demand in by_heat:
         planner.keep(demand, planner.wanted(demand))
-    planner.spread(demands)
+        planner.keep_resting(demand, len(demand.current))
+    while planner.spread(demands):  # What takes the place of one that is away may leave room for others.
+        pass
     for demand in by_heat:
         planner.keep(demand, len(demand.current))
-    instances = {demand.key: tuple(planner.placed[demand.key]) for demand in demands if planner.placed[demand.key]}
+    instances = {
+        demand.key: tuple(sorted(planner.placed[demand.key], key=lambda name: name in away))
+        for demand in demands
+        if planner.placed[demand.key]
+    }
     left_out = tuple(demand.key for demand in demands if not planner.placed[demand.key])
     return PlacementPlan(MappingProxyType(instances), left_out)
 
@@ -125,6 +131,8 @@ class _Planner:
         self._budgets = budgets
         self._free = dict(budgets)
         self._loads = dict.fromkeys(self._sites, 0.0)
+        self._counts = dict.fromkeys(self._sites, 0)
+        self._taken: set[tuple[int, str]] = set()
         self.placed: dict[int, list[str]] = {}
 
     def live(self, demand: ModelDemand) -> int:
@@ -142,12 +150,22 @@ class _Planner:
         return min(len(sites), max(1, math.ceil(demand.load / TARGET_LOAD)))
 
     def keep_first(self, demand: ModelDemand) -> None:
-        """Keep one instance that is there; those on sites that are away keep their memory."""
+        """Keep one instance: one that is there, else the memory of one on a site that is away."""
         self.placed[demand.key] = []
-        for name in demand.current:
-            if name in self._away and name in demand.sites and demand.memory_bytes <= self._free_bytes(name):
-                self._put(demand, name)
         self.keep(demand, 1)
+        if not self.placed[demand.key]:
+            self.keep_resting(demand, 1)
+
+    def keep_resting(self, demand: ModelDemand, most: int) -> None:
+        """Keep the memory of instances on sites that are away, up to `most`; not of those whose place was taken."""
+        for name in demand.current:
+            if not most:
+                return
+            if name not in self._away or name not in demand.sites or (demand.key, name) in self._taken:
+                continue
+            if name not in self.placed[demand.key] and demand.memory_bytes <= self._free_bytes(name):
+                self._put(demand, name)
+                most -= 1
 
     def keep(self, demand: ModelDemand, most: int) -> None:
         """Keep instances that are there up to `most`, as memory allows."""
@@ -171,7 +189,8 @@ class _Planner:
             return False
         if resting:
             self._take(demand, resting)
-        self._put(demand, min(fitting, key=lambda name: (self._loads[name], name)))
+            self._taken.add((demand.key, resting))
+        self._put(demand, min(fitting, key=lambda name: (self._loads[name], self._counts[name], name)))
         return True
 
     def add_first(self, demands: Sequence[ModelDemand]) -> bool:
@@ -204,13 +223,17 @@ class _Planner:
                     best = gain, demand, source, target
         return best[1:] if best is not None else None
 
-    def spread(self, demands: Sequence[ModelDemand]) -> None:
-        """Add the instances wanted, each to the model whose instances have most to do."""
+    def spread(self, demands: Sequence[ModelDemand]) -> bool:
+        """Add the instances wanted, each to the model whose instances have most to do; whether there were any."""
         short = {demand.key: demand for demand in demands if self.placed[demand.key]}
+        added = False
         while short:
             hottest = max(short.values(), key=lambda each: (each.load / max(1, self.live(each)), -each.key))
-            if self.live(hottest) >= self.wanted(hottest) or not self.add(hottest):
+            if self.live(hottest) < self.wanted(hottest) and self.add(hottest):
+                added = True
+            else:
                 del short[hottest.key]
+        return added
 
     def _allowed(self, demand: ModelDemand) -> list[str]:
         return [name for name in sorted(demand.sites) if name in self._sites and name not in self._away]
@@ -248,3 +271,4 @@ class _Planner:
             self._free[pool] -= sign * demand.memory_bytes
         if name not in self._away:
             self._loads[name] += sign * self._share(demand)
+            self._counts[name] += sign

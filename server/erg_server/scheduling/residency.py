@@ -121,12 +121,14 @@ class Residency:
         if model is not None:
             self._worth.used(key, reload_s=model.reload_s, memory_bytes=model.memory_bytes)
 
-    def want(self, key: int, now_ns: int) -> None:
-        """Somebody waits for the model, which is not ready anywhere."""
+    def want(self, key: int, now_ns: int) -> bool:
+        """Somebody waits for the model, which is not ready anywhere; False if somebody did already."""
         model = self._models.get(key)
-        if model is not None and model.wanted_ns is None and not model.retired:
-            model.wanted_ns = now_ns
-            model.barred.clear()
+        if model is None or model.retired or model.wanted_ns is not None:
+            return False
+        model.wanted_ns = now_ns
+        model.barred.clear()
+        return True
 
     def set_load(self, key: int, load: float) -> None:
         """What the model keeps devices busy with, in device-seconds a second."""
@@ -209,6 +211,9 @@ class Residency:
             now_ns: the time.
             busy: models with requests that wait or run; one is evicted only after it had its turn (`MIN_STAY_NS`).
         """
+        for key, model in self._models.items():
+            if model.wanted_ns is not None and self.ready(key):
+                model.wanted_ns = None  # The device that has it came back.
         choice = _Choice(self, now_ns, busy)
         plan = choice.make()
         for key, _ in choice.refused:

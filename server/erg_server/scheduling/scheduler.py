@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -25,11 +26,11 @@ from erg_server.scheduling.batcher import BatchLimits, DynamicBatcher, Ready
 from erg_server.scheduling.dispatcher import HANDOVER_NS, Dispatcher
 from erg_server.scheduling.fleet import WorkerAccount
 from erg_server.scheduling.latency_curve import LatencyCurve
-from erg_server.scheduling.latency_model import LatencyModel
+from erg_server.scheduling.latency_model import Curves, LatencyModel
 from erg_server.scheduling.model_queue import DispatchedBatch, ModelQueue
 from erg_server.scheduling.ports import SchedulableWorker, Timers
 from erg_server.scheduling.request_queue import AGEING_NS, Deadline, QueuedRequest, RequestState
-from erg_server.scheduling.slack import SLACK_MARGIN_NS, SlackPolicy
+from erg_server.scheduling.slack import BATCH_SHARE, SLACK_MARGIN_NS, SlackPolicy
 from erg_server.telemetry.meter import FailureReason, ModelMeter, RefusalReason
 from erg_server.workers.process import BatchResult
 
@@ -39,6 +40,8 @@ _FINISHED: Final = RequestState.FINISHED
 
 _LATE_NS: Final = 3 * HANDOVER_NS
 """How long a short batch is waited for; then something else holds its worker up."""
+NO_PROMISE_NS: Final = 3_600_000_000_000
+"""What warms a version up may be as late as this: the first inference of a model may take minutes."""
 REMEASURE_NS: Final = 1_000_000_000
 """How old a prediction may be by which a request is refused. Then one goes in spite of it, or a model that was slow
 once would be refused for ever."""
@@ -65,11 +68,12 @@ class Scheduler:
         self._dispatcher.worker_available(worker)
 
     def open(
-        self, *, handle: int, spec: ModelSpec, version: str, meter: ModelMeter, latency: LatencyModel | None = None
+        self, *, handle: int, spec: ModelSpec, version: str, meter: ModelMeter, curves: Curves | None = None
     ) -> ModelQueue:
-        """Start taking requests for a loaded version, of which `latency` tells what is known already."""
+        """Start taking requests for a loaded version, of which `curves` tell what is known already."""
         slot_bytes = self._dispatcher.fleets.slot_bytes(default=1 << 28)
-        latency = latency or LatencyModel()
+        latency = LatencyModel(spec.objective_ns * BATCH_SHARE if spec.objective_ns else math.inf)
+        latency.restore(curves or {})
         # Outputs share the slot with the inputs, so inputs may fill half of it.
         limits = BatchLimits.of(spec, slot_bytes // 2)
         batcher = DynamicBatcher(spec.batching, limits, SlackPolicy(latency) if spec.objective_ns else None)
@@ -164,7 +168,9 @@ class Scheduler:
         assert at_ns is not None
         deadline = Deadline(at_ns, min(at_ns, now_ns + AGEING_NS))
         last_ns, curve = at_ns, queue.latency.curve(entry.key)
-        if curve is not None:
+        if not queue.promises:
+            last_ns = at_ns + NO_PROMISE_NS
+        elif curve is not None:
             best = curve.best_rows(queue.batcher.limits.max_rows)
             deadline.work_ns = curve.predict_ns(best) * entry.rows / best
             alone_ns = curve.predict_high_ns(entry.rows)

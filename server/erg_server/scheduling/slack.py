@@ -14,6 +14,9 @@ from erg_server.scheduling.latency_model import LatencyModel
 
 SLACK_MARGIN_NS: Final = 1_500_000
 """Kept free before a deadline: the event loop's timer resolution (1 ms) and the answer's way back to the caller."""
+BATCH_SHARE: Final = 0.9
+"""Of an objective, what one batch may take. Over n devices whose batches are staggered the next one is free within an
+nth of a batch, so n / (n + 1) of the objective is left for it (Symphony's analysis): this is for nine."""
 _WEIGHT: Final = 0.1
 """Of the newest gap between two arrivals in their running average."""
 _FIRST_GAP_NS: Final = 10_000_000_000

@@ -37,8 +37,9 @@ class SimulatedWorker:
         self.loads = 0
         self.busy_ns = 0
         """Time spent on batches that ended."""
-        self.batches: list[tuple[int, int]] | None = []
-        """Start and rows of each batch; None to keep no account of them."""
+        self.batches: list[tuple[int, int]] = []
+        """Start and rows of each batch, unless `records` is off."""
+        self.records = True
         self.available: Callable[[SimulatedWorker], None] = lambda _: None
         self._timers = timers
         self._held: deque[tuple[OnDone, list[BatchOutput], int, int]] = deque()
@@ -91,7 +92,7 @@ class SimulatedWorker:
     def _start(self) -> None:
         current = self._held[0]
         _, _, rows, handle = current
-        if self.batches is not None:
+        if self.records:
             self.batches.append((self._timers.clock.now_ns(), rows))
         duration_ns = self.duration_ns(handle, rows)
         at_ns = self._timers.clock.now_ns() + duration_ns

@@ -15,7 +15,6 @@ from erg_server.repository.spec import BatchingPolicy, ModelSpec, TensorSpec
 from erg_server.request import InferenceRequest, InferenceResponse, Phases
 from erg_server.scheduling.admission import QueueLimits
 from erg_server.scheduling.latency_curve import CurveSnapshot
-from erg_server.scheduling.latency_model import LatencyModel
 from erg_server.scheduling.model_queue import ModelQueue
 from erg_server.scheduling.request_queue import QueuedRequest
 from erg_server.scheduling.scheduler import Scheduler
@@ -114,7 +113,7 @@ class Simulation:
             for number in range(devices)
         ]
         for worker in self.workers:
-            worker.batches = None
+            worker.records = False
             worker.available = self.scheduler.worker_available
             self.scheduler.add_worker(worker)
         self.queues = [self._open(handle, model) for handle, model in enumerate(models, 1)]
@@ -133,12 +132,10 @@ class Simulation:
         return sum(worker.busy_ns for worker in self.workers) / (len(self.workers) * self.clock.now_ns())
 
     def _open(self, handle: int, model: SimulatedModel) -> ModelQueue:
-        latency = LatencyModel()
         sizes = [rows for rows in _SIZES if rows <= model.spec.max_batch_size]
         known = CurveSnapshot(means_ns={rows: model.cost.mean_ns(rows) for rows in sizes})
-        latency.restore({None: known})
         return self.scheduler.open(
-            handle=handle, spec=model.spec, version="1", meter=ModelMeter(model.spec.name, "1"), latency=latency
+            handle=handle, spec=model.spec, version="1", meter=ModelMeter(model.spec.name, "1"), curves={None: known}
         )
 
     def _send(self, number: int, at_ns: int) -> None:

@@ -44,13 +44,29 @@ class MemorySample:
     evictions: dict[tuple[str, str], int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionSample:
+    """What the scheduler expects of a version's batches of `rows` rows."""
+
+    model: str
+    version: str
+    rows: int
+    mean_seconds: float
+    high_seconds: float
+
+
 class ErgCollector(Collector):
     """Reads the meter and the workers when Prometheus asks; nothing is kept twice."""
 
     def __init__(
-        self, meter: Meter, workers: Callable[[], Sequence[WorkerSample]], memory: Callable[[], MemorySample]
+        self,
+        meter: Meter,
+        workers: Callable[[], Sequence[WorkerSample]],
+        memory: Callable[[], MemorySample],
+        predictions: Callable[[], Sequence[PredictionSample]] = tuple,
     ) -> None:
         self._meter = meter
+        self._predictions = predictions
         self._memory = memory
         self._workers = workers
         self._started_s = time.time()
@@ -62,10 +78,24 @@ class ErgCollector(Collector):
         yield from _triton_families(meters)
         yield from _worker_families(self._workers())
         yield from _memory_families(self._memory())
+        yield _prediction_family(self._predictions())
         yield from _host_families()
         start = GaugeMetricFamily("erg_start_time_seconds", "When the server started, in Unix time.")
         start.add_metric((), self._started_s)
         yield start
+
+
+def _prediction_family(samples: Iterable[PredictionSample]) -> Metric:
+    family = GaugeMetricFamily(
+        "erg_predicted_batch_seconds",
+        "What a batch of so many rows is predicted to take, by statistic: the mean, and what 99 % do not exceed.",
+        labels=(*LABELS, "rows", "statistic"),
+    )
+    for sample in samples:
+        labels = (sample.model, sample.version, str(sample.rows))
+        family.add_metric((*labels, "mean"), sample.mean_seconds)
+        family.add_metric((*labels, "p99"), sample.high_seconds)
+    return family
 
 
 def render_metrics(collector: ErgCollector) -> bytes:

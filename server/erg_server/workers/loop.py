@@ -15,6 +15,7 @@ from typing import Any, Final
 from erg_server.backends.base import Backend, LoadedModel, ModelLoad
 from erg_server.backends.registry import create_backend
 from erg_server.devices.device import Device
+from erg_server.devices.nvml import GpuMemory, gpu_memory
 from erg_server.errors import ErgError, InternalError, NotFoundError
 from erg_server.pb.model_config_pb2 import ModelConfig
 from erg_server.repository.spec import ModelSpec
@@ -115,7 +116,7 @@ class WorkerLoop:
                     backend = self._backends[spec.backend] = self._create(spec.backend)
                 # What the last load left free would hide what this one takes, and what this one leaves is not its own.
                 return_freed_memory()
-                before = resident_bytes()
+                before = self._memory()
                 model = backend.load(
                     ModelLoad(
                         name=header["name"],
@@ -127,7 +128,7 @@ class WorkerLoop:
                     )
                 )
                 return_freed_memory()
-                grown = resident_bytes() - before
+                grown = self._grown(before)
             self._models[handle] = LoadedEntry(model, spec)
             answer = frames.pack_loaded(handle, grown)
         except ErgError as error:
@@ -142,6 +143,16 @@ class WorkerLoop:
             self._connection.send(answer)
         if unloaded:
             self._close(handle)
+
+    def _memory(self) -> int | GpuMemory:
+        """Memory of the device that is in use: of a GPU its own, else this process's."""
+        return gpu_memory(self._device, os.getpid()) if self._device.kind == "gpu" else resident_bytes()
+
+    def _grown(self, before: int | GpuMemory) -> int:
+        now = self._memory()
+        if isinstance(now, GpuMemory):
+            return now.grown_since(before) if isinstance(before, GpuMemory) else 0
+        return now - before if isinstance(before, int) else 0
 
     def _unload(self, handle: int) -> None:
         """Close a model; one that still loads is closed by its loader, which finds it noted here."""

@@ -6,6 +6,7 @@ import array
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -109,6 +110,7 @@ class WorkerProcess:
                     [sys.executable, "-m", "erg_server.workers.main", str(theirs.fileno())],
                     pass_fds=(theirs.fileno(),),
                     stdin=subprocess.DEVNULL,
+                    env=os.environ | self.device.environment,
                     # A terminal's Ctrl-C goes to its whole process group; the front decides when a worker ends.
                     start_new_session=True,
                 )

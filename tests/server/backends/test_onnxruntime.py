@@ -131,19 +131,19 @@ def accelerated(text: str) -> str:
     return f"optimization {{ execution_accelerators {{ gpu_execution_accelerator: {text} }} }}"
 
 
-def test_a_gpu_gets_the_configured_accelerators_then_cuda_each_on_its_own_device() -> None:
+def test_a_gpu_gets_the_configured_accelerators_then_cuda_on_the_only_gpu_its_worker_sees() -> None:
     extra = accelerated('{ name: "tensorrt" parameters { key: "trt_fp16_enable" value: "1" } }')
     load = model_load("onnxruntime", Path("model.onnx"), [], [], device=GPU, extra=extra)
     assert execution_providers(load) == [
-        ("TensorrtExecutionProvider", {"trt_fp16_enable": "1", "device_id": "1"}),
-        ("CUDAExecutionProvider", {"device_id": "1"}),
+        ("TensorrtExecutionProvider", {"trt_fp16_enable": "1", "device_id": "0"}),
+        ("CUDAExecutionProvider", {"device_id": "0"}),
     ]
 
 
 def test_cuda_stated_with_options_is_not_added_again() -> None:
     extra = accelerated('{ name: "cuda" parameters { key: "gpu_mem_limit" value: "9" } }')
     load = model_load("onnxruntime", Path("model.onnx"), [], [], device=GPU, extra=extra)
-    assert execution_providers(load) == [("CUDAExecutionProvider", {"gpu_mem_limit": "9", "device_id": "1"})]
+    assert execution_providers(load) == [("CUDAExecutionProvider", {"gpu_mem_limit": "9", "device_id": "0"})]
 
 
 def test_an_accelerator_nobody_has_is_named_with_those_that_exist() -> None:

@@ -4,48 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from erg_server.devices import inventory
 from erg_server.devices.device import Device
-from erg_server.devices.inventory import divide_cores, find_devices, find_gpus, usable_cores
+from erg_server.devices.inventory import divide_cores, find_devices, usable_cores
 from erg_server.errors import InvalidArgumentError
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-
-class FakeNvmlError(Exception):
-    """NVML's error."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FakeNvml:
-    """As much of NVML as is asked; `broken` is the call that fails."""
-
-    uuids: tuple[str | bytes, ...] = ()
-    broken: str = ""
-    closed: list[bool]
-
-    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        module = ModuleType("pynvml")
-        calls: dict[str, Callable[..., object]] = {
-            "nvmlInit": lambda: None,
-            "nvmlShutdown": lambda: self.closed.append(True),
-            "nvmlDeviceGetCount": lambda: len(self.uuids),
-            "nvmlDeviceGetHandleByIndex": lambda index: index,
-            "nvmlDeviceGetUUID": lambda handle: self.uuids[handle],
-        }
-        for name, call in calls.items():
-            setattr(module, name, self._fail if name == self.broken else call)
-        module.NVMLError = FakeNvmlError  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "pynvml", module)
-
-    def _fail(self, *_: object) -> object:
-        raise FakeNvmlError(f"{self.broken}: driver not loaded")
+from tests.server.devices.fake_nvml import FakeGpu, FakeNvml
 
 
 @pytest.fixture
@@ -128,35 +97,15 @@ def test_a_containers_quota_is_read_in_whole_cores(text: str, cores: int | None,
     assert usable_cores(tmp_path / "none") is None
 
 
-@pytest.mark.usefixtures("no_gpu")
-def test_without_nvmls_package_there_is_no_gpu() -> None:
-    assert find_gpus() == ()
-
-
-@pytest.mark.parametrize(
-    "broken", ["nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetUUID"]
-)
-def test_an_nvml_that_fails_at_any_call_means_no_gpu_and_no_crash(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    closed: list[bool] = []
-    FakeNvml(uuids=("GPU-a",), broken=broken, closed=closed).install(monkeypatch)
-    assert find_gpus() == ()
-    assert closed == ([] if broken == "nvmlInit" else [True])
-
-
 @pytest.mark.usefixtures("four_cores")
 def test_gpus_are_the_devices_unless_cpu_workers_are_asked_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    FakeNvml(uuids=("GPU-a", b"GPU-b"), closed=[]).install(monkeypatch)
-    gpus = Device(kind="gpu", id=0, gpu_uuid="GPU-a"), Device(kind="gpu", id=1, gpu_uuid="GPU-b")
+    FakeNvml(gpus=(FakeGpu(uuid="GPU-a"), FakeGpu(uuid=b"GPU-b"))).install(monkeypatch)
+    gpus = tuple(
+        Device(kind="gpu", id=number, gpu_uuid=uuid, memory_bytes=80) for number, uuid in enumerate(("GPU-a", "GPU-b"))
+    )
     assert find_devices(cpu_workers=0, threads_per_worker=1) == gpus
     mixed = find_devices(cpu_workers=1, threads_per_worker=2)
     assert mixed == (*gpus, Device(kind="cpu", id=0, cores=(2, 4)))
     assert [device.name for device in mixed] == ["gpu0", "gpu1", "cpu0"]
-
-
-@pytest.mark.gpu
-def test_a_real_gpu_is_found_with_its_uuid() -> None:
-    if not Path("/dev/nvidiactl").exists():
-        pytest.skip("this machine has no NVIDIA driver")
-    pytest.importorskip("pynvml", reason="NVML's Python package is not installed")
-    assert all(gpu.gpu_uuid.startswith("GPU-") for gpu in find_gpus())
-    assert find_gpus()
+    stated = find_devices(cpu_workers=0, threads_per_worker=2, stated=("cpu", "gpu1:40%"))
+    assert [device.name for device in stated] == ["cpu0", "cpu1", "gpu1.mps0"]

@@ -17,6 +17,7 @@ from erg_server.models.placer import ModelPlacer
 from erg_server.models.registry import ControlMode, ModelRegistry
 from erg_server.repository.repository import ModelRepository
 from erg_server.request import InferenceRequest, InferenceResponse, RequestedOutput
+from erg_server.scheduling.latency_cache import LatencyCache
 from erg_server.scheduling.scheduler import Scheduler
 from erg_server.telemetry.meter import Meter
 from erg_server.tensor import Tensor
@@ -95,9 +96,10 @@ class FakeWorker(Worker):
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return when loads and batches that came have made `condition` true."""
-        while not condition():
-            self._changed.clear()
-            await self._changed.wait()
+        async with asyncio.timeout(20):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
 
     def run(self) -> None:
         """Answer what is held, and whatever comes from now on."""
@@ -118,6 +120,7 @@ class Harness:
     workers: tuple[FakeWorker, ...] = ()
     meter: Meter = field(default_factory=Meter)
     budgets: dict[str, int] = field(default_factory=dict)
+    latencies: LatencyCache | None = None
     repository: ModelRepository = field(init=False)
     scheduler: Scheduler = field(init=False)
     placer: ModelPlacer = field(init=False)
@@ -138,6 +141,7 @@ class Harness:
             scheduler=self.scheduler,
             placer=self.placer,
             meter=self.meter,
+            latencies=self.latencies,
         )
         self.registry = ModelRegistry(self.repository, self.loader, self.mode)
         for worker in self.workers:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from erg_server.clock import MonotonicClock
-from erg_server.errors import DeadlineExceededError, InternalError, ResourceExhaustedError
+from erg_server.errors import DeadlineExceededError, InternalError, ResourceExhaustedError, UnavailableError
 from erg_server.request import InferenceRequest
+from erg_server.workers.supervisor import WorkerModel
 
 from tests.server.models.harness import CONFIG, FakeWorker, Harness, request
 
@@ -166,3 +167,43 @@ async def test_a_hot_model_gets_a_second_instance_within_memory(tmp_path: Path) 
     await workers[1].until(lambda: resident(harness, 1) == ["hot"])
     await load(harness, "other")
     assert sorted(resident(harness, 0) + resident(harness, 1)) == ["hot", "other"]
+
+
+async def test_what_a_version_did_before_it_was_loaded_anew_is_not_its_load(tmp_path: Path) -> None:
+    workers = (FakeWorker(0), FakeWorker(1))
+    harness = Harness(root=tmp_path / "repo", workers=workers, budgets={"cpu": 2})
+    await load(harness, "m")
+    harness.registry.resolve("m", "").queue.meter.compute_histogram.observe(10**15)
+    await harness.registry.unload("m")
+    await harness.settle()
+    await harness.load("m")
+    harness.placer.sample_loads()
+    assert sum(len(worker.models) for worker in workers) == 1
+
+
+async def test_requests_that_wait_for_one_load_ask_for_it_once(harness: Harness) -> None:
+    await load(harness, "a", "b", "c")
+    [gone] = {"a", "b", "c"} - set(resident(harness))
+    loads, _ = figures(harness, gone)
+    harness.worker.may_load.clear()
+    waiting = [asyncio.create_task(harness.infer(gone)) for _ in range(8)]
+    await asyncio.sleep(0)
+    harness.worker.may_load.set()
+    await asyncio.gather(*waiting)
+    assert figures(harness, gone)[0] == loads + 1
+
+
+async def test_a_worker_that_dies_while_it_loads_is_passed_over_until_it_is_back(tmp_path: Path) -> None:
+    workers = (FakeWorker(0), FakeWorker(1))
+    harness = Harness(root=tmp_path / "repo", workers=workers)
+
+    def die(_: WorkerModel) -> UnavailableError:
+        workers[0].state = "restarting"
+        return UnavailableError("worker cpu0 died while it loaded the model")
+
+    workers[0].load_failure = die
+    await load(harness, "m")
+    assert (resident(harness, 0), resident(harness, 1)) == ([], ["m"])
+    workers[0].load_failure = lambda _: None
+    workers[0]._set_state("ready")
+    await workers[0].until(lambda: resident(harness, 0) == ["m"])

@@ -96,3 +96,12 @@ def test_what_was_restored_does_not_overrule_what_was_observed() -> None:
     model.restore({"a": CurveSnapshot(means_ns={1: 100.0, 2: 700.0}, spread=1.5), "b": CurveSnapshot(means_ns={})})
     assert (model.predict_ns("a", 1), model.predict_ns("a", 2)) == (500, 700)
     assert not model.known("b")
+
+
+def test_no_batch_takes_more_than_the_budget() -> None:
+    model = LatencyModel(budget_ns=500)
+    model.restore({"a": CurveSnapshot(means_ns={1: 100.0, 8: 800.0}, spread=1.0)})
+    assert model.best_rows("a", 8) == 5
+    slow = LatencyModel(budget_ns=50)
+    slow.restore({"a": CurveSnapshot(means_ns={1: 100.0, 8: 800.0}, spread=1.0)})
+    assert slow.best_rows("a", 8) == 1

@@ -11,7 +11,7 @@ from erg_server.clock import ManualClock
 from erg_server.errors import DeadlineExceededError, ErgError, ResourceExhaustedError
 from erg_server.request import InferenceRequest, InferenceResponse, Phases
 from erg_server.scheduling.latency_curve import CurveSnapshot
-from erg_server.scheduling.latency_model import LatencyModel
+from erg_server.scheduling.latency_model import Curves
 from erg_server.scheduling.model_queue import ModelQueue
 from erg_server.scheduling.request_queue import QueuedRequest
 from erg_server.scheduling.scheduler import REMEASURE_NS, Scheduler
@@ -52,13 +52,11 @@ class Bench:
         return (10 + rows) * MS
 
     def _open(self, number: int, config: str, known: bool) -> ModelQueue:
-        latency = LatencyModel()
-        if known:
-            means = {rows: float(self.duration_ns(0, rows)) for rows in range(1, 9)}
-            latency.restore({None: CurveSnapshot(means_ns=means, spread=1.0)})
+        means = {rows: float(self.duration_ns(0, rows)) for rows in range(1, 9)} if known else {}
+        curves: Curves = {None: CurveSnapshot(means_ns=means, spread=1.0)}
         spec = model_spec(f'name: "m{number}" {MODEL} {config}')
         meter = self.meter.model(f"m{number}", "1")
-        return self.scheduler.open(handle=number + 1, spec=spec, version="1", meter=meter, latency=latency)
+        return self.scheduler.open(handle=number + 1, spec=spec, version="1", meter=meter, curves=curves)
 
     def send(
         self, model: int = 0, name: str = "", *, within_ms: float | None = None, priority: int = 0
@@ -91,12 +89,16 @@ class Bench:
 
     def starts(self, worker: int = 0) -> list[tuple[float, int]]:
         """When batches began, in milliseconds, and their rows."""
-        return [(round(at_ns / MS, 1), rows) for at_ns, rows in self.workers[worker].batches or ()]
+        return [(round(at_ns / MS, 1), rows) for at_ns, rows in self.workers[worker].batches]
 
     def occupy(self) -> None:
         """Keep the model's load high, so that there is no time to spare, and its arrivals dense."""
         for fleet in {queue.fleet for queue in self.queues}:
             fleet.charge(self.clock.now_ns(), 10 * fleet.size * 1_000 * MS)
+        self.expect_requests()
+
+    def expect_requests(self) -> None:
+        """Have the next request expected so soon that waiting for it pays."""
         for queue in self.queues:
             assert queue.batcher._slack is not None
             queue.batcher._slack._gap_ns = 1.0 * MS
@@ -108,6 +110,7 @@ SLO_50 = BATCHED + " erg { slo { p99_ms: 50 } }"
 
 def test_with_time_to_spare_a_request_goes_at_once() -> None:
     bench = Bench(SLO_50)
+    bench.expect_requests()
     bench.send()
     bench.run_ms(100)
     assert bench.starts() == [(0.0, 1)]
@@ -280,7 +283,7 @@ def test_a_worker_that_comes_later_takes_its_share() -> None:
 
 def test_a_model_runs_only_where_it_is_loaded() -> None:
     bench = Bench(BATCHED, BATCHED, workers=2)
-    bench.workers[0].models, bench.workers[1].models = {1}, {2}
+    bench.workers[0].models, bench.workers[1].models = {2}, {1}
     for worker in bench.workers:
         worker.changed()
     for _ in range(3):

@@ -120,7 +120,8 @@ def test_a_device_that_goes_moves_only_models_that_were_there(
 
 
 def test_without_a_budget_every_device_has_every_model() -> None:
-    assert plan(demand(0), demand(1, load=3.0)) == {0: ("cpu0", "cpu1", "cpu2"), 1: ("cpu0", "cpu1", "cpu2")}
+    placed = plan(demand(0), demand(1, load=3.0))
+    assert [sorted(placed[key]) for key in range(2)] == [["cpu0", "cpu1", "cpu2"]] * 2
 
 
 def test_under_a_budget_hot_models_have_as_many_instances_as_their_load_needs_and_idle_ones_one() -> None:
@@ -146,6 +147,11 @@ def test_load_is_spread_over_the_devices() -> None:
     assert sorted(name for names in placed.values() for name in names) == ["cpu0", "cpu1", "cpu2"]
 
 
+def test_models_of_unknown_load_are_spread_by_number() -> None:
+    placed = plan(*(demand(key) for key in range(6)), budget=60)
+    assert sorted(name for names in placed.values() for name in names) == sorted(["cpu0", "cpu1", "cpu2"] * 2)
+
+
 def test_a_model_moves_only_where_that_takes_much_off_the_busiest_device() -> None:
     crowded = [demand(key, load=0.45, current=("cpu0",)) for key in range(2)]
     assert len(set(plan(*crowded, budget=20).values())) == 2
@@ -162,7 +168,13 @@ def test_a_model_whose_only_device_is_away_goes_elsewhere_in_the_memory_it_leave
     counted = demand(0, counts={"cpu": 1}, current=("cpu0",))
     assert plan(counted, budget=10, away="cpu0") == {0: ("cpu1",)}
     # With an instance on every device that is left there is nothing to do but wait.
-    assert plan(demand(0, current=("cpu0", "cpu1", "cpu2")), away="cpu0") == {0: ("cpu0", "cpu1", "cpu2")}
+    assert plan(demand(0, current=("cpu0", "cpu1", "cpu2")), away="cpu0") == {0: ("cpu1", "cpu2", "cpu0")}
+
+
+def test_a_model_without_an_instance_comes_before_the_memory_of_instances_that_are_away() -> None:
+    held = demand(0, load=0.0, current=("cpu0", "cpu1"))
+    assert plan(held, budget=20, away="cpu0") == {0: ("cpu1", "cpu0")}
+    assert plan(held, demand(1), budget=20, away="cpu0") == {0: ("cpu1",), 1: ("cpu2",)}
 
 
 def test_a_hot_model_gets_an_instance_elsewhere_while_a_device_is_away() -> None:

@@ -237,6 +237,17 @@ def test_what_a_device_has_again_when_it_is_back_is_not_loaded_anew() -> None:
     assert case.poll().loads == ((2, "cpu0"),)
 
 
+def test_who_waited_for_a_device_that_is_back_waits_no_more() -> None:
+    case = Case(budget=10, sites=(GPU,))
+    case.add(1, 2, sites=("gpu0",))
+    case.bring(1)
+    case.residency.site_away("gpu0")
+    case.want(1)
+    case.residency.site_back("gpu0", {1})
+    case.bring(2)
+    assert case.poll() == Orders(), "nobody asks for the first one, which gave way"
+
+
 def test_with_no_device_up_a_model_waits_and_is_not_refused() -> None:
     case = Case(budget=10, sites=(GPU,))
     case.add(1, sites=("gpu0",))
@@ -293,6 +304,8 @@ class ResidencyMachine(RuleBasedStateMachine):
         self.away: set[str] = set()
 
     def step(self) -> None:
+        # Who waited for what a device has again is answered.
+        self.waiting -= {key for key in self.waiting if self.case.residency.ready(key)}
         orders = self.case.poll()
         for key, site in orders.unloads:
             gave_way = len(self.case.residency.state(key)) > 1 or site in self.away

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
 from erg_server.clock import ManualClock
@@ -12,12 +13,14 @@ from erg_server.simulation.virtual_time import VirtualTimers
 MS = 1_000_000
 
 
-def model(rate_per_s: float = 100.0, *, objective_ms: int = 50, seed: int = 1, **changes) -> SimulatedModel:
-    return SimulatedModel(
-        spec=simulated_spec("m", max_rows=8, objective_ns=objective_ms * MS),
-        cost=LinearCost(5 * MS, 1 * MS, jitter=0.1),
-        **{"arrivals": poisson(rate_per_s, Random(seed)), "promise_ns": objective_ms * MS} | changes,
-    )
+def model(rate_per_s: float = 100.0, **changes: Any) -> SimulatedModel:
+    values: dict[str, Any] = {
+        "spec": simulated_spec("m", max_rows=8, objective_ns=50 * MS),
+        "cost": LinearCost(5 * MS, 1 * MS, jitter=0.1),
+        "arrivals": poisson(rate_per_s, Random(1)),
+        "promise_ns": 50 * MS,
+    }
+    return SimulatedModel(**values | changes)
 
 
 def run(rate_per_s: float, devices: int = 2, seconds: float = 5.0) -> Outcome:
