@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+import uvloop
 from erg_server import heap
 from erg_server.clock import MonotonicClock
 from erg_server.dataplane.shared_memory import SharedMemory
@@ -111,4 +112,5 @@ async def serve(kind: str, answer_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0))

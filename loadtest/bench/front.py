@@ -3,7 +3,8 @@
     python -m bench.front
 
 Builds the client and the rival from bench/cpp first (Debian: libgrpc++-dev, protobuf-compiler-grpc, g++). Server CPU is
-of the server's processes, from /proc; the front and the workers are shown apart. Run it on an idle machine.
+of the server's processes, from /proc; the front and the workers are shown apart. `make compiled` first: that is the
+build which users install. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 import onnx
 import psutil
 from bench.build import built
-from bench.serving import served
+from bench.serving import environment, served
 from erg_loadtest.client import InferClient, Target
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
@@ -73,20 +74,21 @@ class Load:
     stream: bool = False
 
 
-FRONTS = ("C++ gRPC", "Erg's front end", "grpcio")
+FRONTS = ("C++ gRPC", "Erg's front end", "Erg's, not compiled", "grpcio")
+WHOLE = ("Erg", "Erg, not compiled", "Erg on grpcio")
 LARGE_FRONTS = ("C++ gRPC, 4 KB answers", "Erg's front end, 4 KB answers", "grpcio, 4 KB answers")
 LOADS = (
     Load(name="identity 64 B, 32 in flight", servers=FRONTS, in_flight=32, connections=4),
     Load(name="identity 64 B, 1 in flight", servers=FRONTS, in_flight=1, connections=1),
-    Load(name="tiny MLP, 32 in flight", servers=("Erg", "Erg on grpcio"), in_flight=32, connections=4),
-    Load(name="tiny MLP, 64 in flight", servers=("Erg", "Erg on grpcio"), in_flight=64, connections=4),
-    Load(name="tiny MLP, 1 in flight", servers=("Erg", "Erg on grpcio"), in_flight=1, connections=1),
+    Load(name="tiny MLP, 32 in flight", servers=WHOLE, in_flight=32, connections=4),
+    Load(name="tiny MLP, 64 in flight", servers=WHOLE, in_flight=64, connections=4),
+    Load(name="tiny MLP, 1 in flight", servers=WHOLE, in_flight=1, connections=1),
     Load(name="600 KB in, 4 KB out, 8 in flight", servers=LARGE_FRONTS, in_flight=8, connections=4, elements=LARGE),
     Load(name="600 KB echo, 8 in flight", servers=FRONTS, in_flight=8, connections=4, elements=LARGE),
     Load(name="one stream, window 32", servers=FRONTS, in_flight=32, connections=1, stream=True),
     Load(
         name="tiny MLP, one stream, window 32",
-        servers=("Erg", "Erg on grpcio"),
+        servers=WHOLE,
         in_flight=32,
         connections=1,
         stream=True,
@@ -117,9 +119,9 @@ def run_client(program: Path, server: Server, load: Load, seconds: float) -> dic
 
 
 @contextmanager
-def listening(name: str, command: list[str]) -> Iterator[Server]:
+def listening(name: str, command: list[str], build: str = "compiled") -> Iterator[Server]:
     """A server that prints its port; ended whatever happens."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent, env=environment(build))
     try:
         assert process.stdout is not None
         yield Server(name=name, port=int(process.stdout.readline()), front=psutil.Process(process.pid))
@@ -129,9 +131,9 @@ def listening(name: str, command: list[str]) -> Iterator[Server]:
 
 
 @contextmanager
-def whole(name: str, repository: Path, *flags: str) -> Iterator[Server]:
+def whole(name: str, repository: Path, *flags: str, build: str = "compiled") -> Iterator[Server]:
     """`erg serve` with the tiny model."""
-    with served(repository, *flags) as server:
+    with served(repository, *flags, build=build) as server:
         asyncio.run(ready(server.url))
         yield Server(name=name, port=int(server.url.rpartition(":")[2]), front=psutil.Process(server.pid))
 
@@ -185,11 +187,13 @@ def main(rounds: int, seconds: float, build: Path | None, only: str) -> None:
         makers: dict[str, Callable[[str], AbstractContextManager[Server]]] = {
             "C++ gRPC": lambda n: listening(n, [rival]),
             "Erg's front end": lambda n: listening(n, [*echo, "erg"]),
+            "Erg's, not compiled": lambda n: listening(n, [*echo, "erg"], "plain"),
             "grpcio": lambda n: listening(n, [*echo, "grpcio"]),
             "C++ gRPC, 4 KB answers": lambda n: listening(n, [rival, "4096"]),
             "Erg's front end, 4 KB answers": lambda n: listening(n, [*echo, "erg", "4096"]),
             "grpcio, 4 KB answers": lambda n: listening(n, [*echo, "grpcio", "4096"]),
             "Erg": lambda n: whole(n, repository),
+            "Erg, not compiled": lambda n: whole(n, repository, build="plain"),
             "Erg on grpcio": lambda n: whole(n, repository, "--grpc-transport", "grpcio"),
         }
         servers = {name: stack.enter_context(maker(name)) for name, maker in makers.items() if name in wanted}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -11,7 +12,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 _EXIT_TIMEOUT_S = 40.0
+_ROOT = Path(__file__).parents[2]
+COMPILED = _ROOT / "build" / "compiled"
+"""What `make compiled` unpacks: the wheel that users install."""
+
+
+def environment(build: str = "compiled") -> dict[str, str]:
+    """The environment of a server of that build: `compiled`, as users have it, or `plain`, the source.
+
+    Raises:
+        ClickException: the wheel is not built, or has no compiled modules.
+    """
+    path = os.environ.get("PYTHONPATH", "")
+    if build == "plain":
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(_ROOT / "server"), path)))}
+    if not list(COMPILED.glob("*.so")):
+        raise click.ClickException(f"{COMPILED} has no compiled modules: `make compiled` builds them, or says why not")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(COMPILED), path)))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +44,9 @@ class Served:
 
 
 @contextmanager
-def served(repository: Path, *flags: str, program: Sequence[str] = ("erg_server",)) -> Iterator[Served]:
+def served(
+    repository: Path, *flags: str, program: Sequence[str] = ("erg_server",), build: str = "compiled"
+) -> Iterator[Served]:
     """Serve a repository; the caller waits for its model's readiness. `program` is a module and its first arguments."""
     grpc_port, metrics_port = _free_ports(2)
     command = [
@@ -34,7 +56,7 @@ def served(repository: Path, *flags: str, program: Sequence[str] = ("erg_server"
         "--metrics-address", "127.0.0.1", "--metrics-port", str(metrics_port),
         *flags,
     ]  # fmt: skip
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, env=environment(build))
     try:
         yield Served(
             url=f"127.0.0.1:{grpc_port}",
