@@ -16,7 +16,7 @@ from erg_server.scheduling.fleet import STAGING_MARGIN_NS, Fleet, FleetIndex, Wo
 from erg_server.scheduling.model_queue import ModelQueue
 from erg_server.scheduling.placement import balance_rows, share_rows, spread_rows
 from erg_server.scheduling.ports import SchedulableWorker, Timer, Timers
-from erg_server.scheduling.request_queue import QueuedRequest
+from erg_server.scheduling.request_queue import AGEING_NS, QueuedRequest
 from erg_server.scheduling.slack import rows_in_time, rows_to_drop
 
 HANDOVER_NS: Final = 100_000
@@ -71,7 +71,11 @@ class Dispatcher:
             account.loads = worker.loads
             self._regroup()
         for fleet in account.fleets:
-            if fleet.parked.first() is not None or (account.idle and fleet.deferred.first() is not None):
+            if (
+                fleet.parked.first() is not None
+                or fleet.fair.first() is not None
+                or (account.idle and fleet.deferred.first() is not None)
+            ):
                 self._touched[fleet] = None
                 self._wake()
 
@@ -79,10 +83,12 @@ class Dispatcher:
         """Dispatch a queue's batches from now on."""
         self._queues[queue.handle] = queue
         queue.fleet = self.fleets.fleet(queue.handle)
+        queue.fleet.models += 1
 
     def close(self, queue: ModelQueue) -> None:
         """Forget a queue."""
-        self._queues.pop(queue.handle, None)
+        if self._queues.pop(queue.handle, None) is not None:
+            queue.fleet.models -= 1
         self._changed.pop(queue.handle, None)
         queue.place = queue.due_ns = 0
 
@@ -105,9 +111,9 @@ class Dispatcher:
         for queue in self._queues.values():
             fleet = self.fleets.fleet(queue.handle)
             if fleet is not queue.fleet:
-                queue.fleet.remove_work(queue.work_class, queue.work_ns)
-                queue.fleet = fleet
-                fleet.add_work(queue.work_class, queue.work_ns)
+                queue.fleet.models -= 1
+                queue.move(fleet)
+                fleet.models += 1
                 queue.place = 0
                 if queue.batcher.queue:
                     self.changed(queue)
@@ -150,7 +156,10 @@ class Dispatcher:
                 at_ns = gather_ns if at_ns is None or gather_ns < at_ns else at_ns
             else:
                 queue.ready = outcome
-                fleet.parked.add(queue, outcome.urgent_ns)
+                if queue.greedy or outcome.deadline_ns is None:
+                    fleet.fair.add(queue, queue.share.start(fleet.virtual_ns))
+                else:
+                    fleet.parked.add(queue, outcome.urgent_ns)
                 self._touched[fleet] = None
         elif isinstance(outcome, WaitUntil):
             due_ns = outcome.at_ns
@@ -176,7 +185,9 @@ class Dispatcher:
                 continue
             ready = queue.ready
             assert ready is not None
-            if not account.idle and ready.waiting_rows < ready.limit_rows * queue.fleet.size:
+            # Where models share a worker, none has a batch behind another's before it must.
+            alone = queue.fleet.models == 1
+            if not account.idle and not (alone and ready.waiting_rows >= ready.limit_rows * queue.fleet.size):
                 stage_ns = account.busy_until_ns - STAGING_MARGIN_NS
                 if stage_ns > now_ns:
                     self._look_again(fleet, stage_ns)
@@ -209,14 +220,28 @@ class Dispatcher:
         return True
 
     def _next(self, fleet: Fleet, account: WorkerAccount, now_ns: int) -> ModelQueue | None:
-        """The queue whose batch a worker should take: the most urgent one of all that it may run."""
-        best = None
+        """The queue whose batch a worker should take: the most urgent one of all that it may run.
+
+        Of those that take turns it is the one whose turn it is that counts, by how long its requests wait.
+        """
+        best: ModelQueue | None = None
+        best_ns = 0
+        fairest: ModelQueue | None = None
+        least_ns = 0
         for each in account.fleets:
             first = each.parked.first()
-            if first is not None and (best is None or first < best):
-                best = first
+            if first is not None and (best is None or first[0] < best_ns):
+                best_ns, best = first[0], first[2]
+            first = each.fair.first()
+            if first is not None and (fairest is None or first[0] - each.virtual_ns < least_ns):
+                least_ns, fairest = first[0] - each.virtual_ns, first[2]
+        if fairest is not None:
+            ready = fairest.ready
+            assert ready is not None
+            due_ns = ready.urgent_ns + (AGEING_NS if fairest.greedy else 0)
+            return fairest if best is None or due_ns < best_ns else best
         if best is not None:
-            return best[2]
+            return best
         if account.idle and fleet.spare(now_ns):
             waits = fleet.deferred.first()
             if waits is not None and waits[2].polled_ns != now_ns:

@@ -139,9 +139,17 @@ class Fleet:
         self._free: list[tuple[int, int, int, WorkerAccount]] = []
         self.parked: WaitingOrder[ModelQueue] = WaitingOrder(places)
         """By urgency: a batch of each may go as soon as a worker takes it."""
+        self.fair: WaitingOrder[ModelQueue] = WaitingOrder(places)
+        """By start tags: as much, for models that no deadline orders, or that have more than their share."""
+        self.virtual_ns = 0
+        """The virtual time that tags are of."""
         self.deferred: WaitingOrder[ModelQueue] = WaitingOrder(places)
         """By when each is due: a batch goes then, or before if there is time to spare."""
-        self._work_ns = [0.0] * WORK_CLASSES
+        self.weights = 0.0
+        """Of the models whose requests with deadlines wait."""
+        self.models = 0
+        """How many have these workers."""
+        self._work_ns = [0] * WORK_CLASSES
         self._load_ns = 0.0
         self._load_at_ns = 0
         for account in self.accounts:
@@ -180,13 +188,17 @@ class Fleet:
         self._load_ns = self._load_ns * math.exp((self._load_at_ns - now_ns) / LOAD_WINDOW_NS) + predicted_ns
         self._load_at_ns = now_ns
 
-    def add_work(self, work_class: int, work_ns: float) -> None:
+    def add_work(self, work_class: int, work_ns: int) -> None:
         """Device time that requests of this urgency wait for grew."""
         self._work_ns[work_class] += work_ns
 
-    def remove_work(self, work_class: int, work_ns: float) -> None:
+    def remove_work(self, work_class: int, work_ns: int) -> None:
         """It shrank."""
         self._work_ns[work_class] -= work_ns
+
+    def all_work_ns(self) -> int:
+        """Device time that all requests wait for."""
+        return sum(self._work_ns)
 
     def work_ns(self, work_class: int) -> float:
         """Device time that goes before a request of this urgency.

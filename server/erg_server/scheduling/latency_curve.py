@@ -19,7 +19,8 @@ FIRST_SPREAD: Final = 1.1
 _JUDGED_BATCHES: Final = 3
 """Batches of a size before its cost says anything: the first is often a compilation or a cold cache."""
 _WORSE: Final = 1.03
-"""A row's cost beyond the best one's by this is worse; below, the larger batch is taken for what it spares others."""
+"""A row's cost beyond the best one's by this is worse. Of sizes within it the smallest is taken: a longer batch would
+save next to nothing, and every other one would wait for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +109,7 @@ class LatencyCurve:
         return high_ns
 
     def best_rows(self, most: int) -> int:
-        """The largest batch worth forming, at most `most`: no row of it costs more than in a smaller one.
+        """The largest batch worth forming, at most `most`: rows of a larger one cost hardly less, or more.
 
         It ends within the budget, if one of a single row does. Sizes that were not tried are tried, each at most twice
         the largest that is known to pay.
@@ -128,7 +129,7 @@ class LatencyCurve:
         if not costs:
             return 2 * self._rows[-1]
         cheapest = min(costs.values())
-        efficient = max(rows for rows, cost in costs.items() if cost <= _WORSE * cheapest)
+        efficient = min(rows for rows, cost in costs.items() if cost <= _WORSE * cheapest)
         return efficient if efficient < max(costs) else 2 * efficient
 
     def _judge(self, ratio: float) -> None:

@@ -12,6 +12,7 @@ from erg_server.request import InferenceResponse
 from erg_server.scheduling.admission import Caution
 from erg_server.scheduling.batch import BatchLayout
 from erg_server.scheduling.batcher import DynamicBatcher, Ready
+from erg_server.scheduling.fair_share import Share
 from erg_server.scheduling.fleet import WORK_CLASSES, Fleet, work_class
 from erg_server.scheduling.latency_model import LatencyModel
 from erg_server.scheduling.request_queue import QueuedRequest
@@ -33,8 +34,11 @@ class ModelQueue:
     # Within what requests are to be answered, 0 for no objective; and the urgency that their waiting work counts at.
     objective_ns: int = field(init=False)
     work_class: int = field(init=False)
-    # Device time that the waiting requests with a deadline are predicted to take.
-    work_ns: float = 0.0
+    # Device time that the waiting requests with a deadline are predicted to take, of all workers.
+    work_ns: int = 0
+    share: Share = field(init=False)
+    # Whether it has more than its share, so that its work counts as the least urgent.
+    greedy: bool = False
     caution: Caution = field(default_factory=Caution)
     # Whether callers are promised the objective: not before the version is warm.
     promises: bool = True
@@ -67,7 +71,42 @@ class ModelQueue:
         """Look once at what every request would ask."""
         self.keeps_order = self.spec.batching is not None and self.spec.batching.preserve_ordering
         self.objective_ns = self.spec.objective_ns
-        self.work_class = work_class(self.objective_ns) if self.objective_ns else WORK_CLASSES - 1
+        self.work_class = self._own_class()
+        self.share = Share(self.spec.weight)
+
+    def _own_class(self) -> int:
+        return work_class(self.objective_ns) if self.objective_ns and not self.greedy else WORK_CLASSES - 1
+
+    def add_work(self, work_ns: int) -> None:
+        """A request waits that takes so much device time."""
+        if not self.work_ns:
+            self.fleet.weights += self.spec.weight
+        self.work_ns += work_ns
+        self.fleet.add_work(self.work_class, work_ns)
+
+    def remove_work(self, work_ns: int) -> None:
+        """It waits no more."""
+        if work_ns:
+            self.work_ns -= work_ns
+            self.fleet.remove_work(self.work_class, work_ns)
+            if not self.work_ns:
+                self.fleet.weights -= self.spec.weight
+
+    def move(self, fleet: Fleet) -> None:
+        """Other workers have the model from now on."""
+        work_ns = self.work_ns
+        self.remove_work(work_ns)
+        self.fleet = fleet
+        if work_ns:
+            self.add_work(work_ns)
+
+    def set_greedy(self, greedy: bool) -> None:
+        """Count its waiting work at another urgency."""
+        work_ns = self.work_ns
+        self.fleet.remove_work(self.work_class, work_ns)
+        self.greedy = greedy
+        self.work_class = self._own_class()
+        self.fleet.add_work(self.work_class, work_ns)
 
     def hold(self, worker: str, rows: int) -> None:
         """A worker was given `rows` more rows, or with a negative number is done with them."""

@@ -32,9 +32,9 @@ class Deadline:
 
     at_ns: int
     rank_ns: int
-    work_ns: float
+    work_ns: int
 
-    def __init__(self, at_ns: int, rank_ns: int, work_ns: float = 0.0) -> None:
+    def __init__(self, at_ns: int, rank_ns: int, work_ns: int = 0) -> None:
         self.at_ns = at_ns
         self.rank_ns = rank_ns
         self.work_ns = work_ns

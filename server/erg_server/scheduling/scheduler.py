@@ -172,7 +172,7 @@ class Scheduler:
             last_ns = at_ns + NO_PROMISE_NS
         elif curve is not None:
             best = curve.best_rows(queue.batcher.limits.max_rows)
-            deadline.work_ns = curve.predict_ns(best) * entry.rows / best
+            deadline.work_ns = int(curve.predict_ns(best) * entry.rows / best)
             alone_ns = curve.predict_high_ns(entry.rows)
             rows = queue.batcher.queue.rows + entry.rows
             # With an idle device nothing waits but for its own good: the batch that it joins could go now.
@@ -183,18 +183,23 @@ class Scheduler:
         entry.expires_ns = last_ns if entry.expires_ns is None else min(last_ns, entry.expires_ns)
         entry.deadline = deadline
         queue.timed = True
-        queue.work_ns += deadline.work_ns
-        queue.fleet.add_work(queue.work_class, deadline.work_ns)
+        if deadline.work_ns:
+            queue.add_work(deadline.work_ns)
 
     def _check_in_time(
         self, queue: ModelQueue, entry: QueuedRequest, curve: LatencyCurve, *, best: int, at_ns: int, now_ns: int
     ) -> float:
         """What the request takes alone, 0 for one that goes in spite of it; raises ErgError for one that is refused."""
         fleet, waiting = queue.fleet, queue.batcher.queue
+        if queue.greedy and not queue.share.still_greedy(now_ns):
+            queue.set_greedy(False)
         whole = waiting.rows // best
-        ahead_ns = max(0.0, fleet.work_ns(queue.work_class) - queue.work_ns)
-        if whole:
-            ahead_ns += whole * curve.predict_ns(best)
+        own_ns = whole * curve.predict_ns(best) if whole else 0.0
+        if queue.greedy:
+            # It takes turns, and has as many of them as its weight gives it.
+            ahead_ns = own_ns * fleet.weights / queue.spec.weight
+        else:
+            ahead_ns = own_ns + max(0.0, fleet.work_ns(queue.work_class) - queue.work_ns)
         forecast = Forecast(
             wait_ns=(fleet.free_in_ns(now_ns) + ahead_ns / max(1, fleet.size)) * queue.caution.factor,
             batch_ns=SLACK_MARGIN_NS
@@ -205,6 +210,17 @@ class Scheduler:
         try:
             check_in_time(entry.request, at_ns - now_ns, forecast)
         except ErgError:
+            if (
+                queue.share.refused(
+                    now_ns,
+                    own_work_ns=queue.work_ns,
+                    all_work_ns=fleet.all_work_ns(),
+                    all_weights=fleet.weights,
+                )
+                and fleet.models > 1
+                and not queue.greedy
+            ):
+                queue.set_greedy(True)
             if now_ns - queue.observed_ns < REMEASURE_NS or queue.running or waiting:
                 raise
             queue.observed_ns = now_ns
@@ -214,11 +230,7 @@ class Scheduler:
     def _dequeued(self, queue: ModelQueue, entry: QueuedRequest) -> None:
         queue.meter.dequeued()
         if entry.deadline is not None:
-            self._remove_work(queue, entry.deadline.work_ns)
-
-    def _remove_work(self, queue: ModelQueue, work_ns: float) -> None:
-        queue.work_ns -= work_ns
-        queue.fleet.remove_work(queue.work_class, work_ns)
+            queue.remove_work(entry.deadline.work_ns)
 
     def _submit(self, queue: ModelQueue, ready: Ready, most_rows: int, account: WorkerAccount, now_ns: int) -> None:
         """Take a batch out of the queue and hand it to a worker."""
@@ -228,7 +240,7 @@ class Scheduler:
             entry.phases.dispatched_ns = now_ns
         queue.meter.dequeued(len(entries))
         if queue.timed:
-            self._remove_work(queue, sum(entry.deadline.work_ns for entry in entries if entry.deadline is not None))
+            queue.remove_work(sum(entry.deadline.work_ns for entry in entries if entry.deadline is not None))
         worker = account.worker
         try:
             inputs, padded, real = queue.layout.assemble(entries)
@@ -252,6 +264,8 @@ class Scheduler:
             self._check_drained(queue)
             return
         account.charge(now_ns, batch.predicted_ns)
+        fleet = queue.fleet
+        fleet.virtual_ns = queue.share.charge(fleet.virtual_ns, batch.predicted_ns / fleet.size)
         # What comes while a short batch is under way makes the next one larger: one after the other, they end sooner
         # than two that are handed over apart.
         queue.gather_until_ns = now_ns + _LATE_NS if batch.predicted_ns < HANDOVER_NS else 0

@@ -98,10 +98,15 @@ def test_what_was_restored_does_not_overrule_what_was_observed() -> None:
     assert not model.known("b")
 
 
+def test_a_batch_whose_rows_save_nothing_is_not_formed() -> None:
+    assert learnt({1: 100, 2: 199, 4: 398, 8: 800}).best_rows("a", 32) == 1
+    assert learnt({1: 100, 2: 160, 4: 318, 8: 640}).best_rows("a", 32) == 2
+
+
 def test_no_batch_takes_more_than_the_budget() -> None:
     model = LatencyModel(budget_ns=500)
-    model.restore({"a": CurveSnapshot(means_ns={1: 100.0, 8: 800.0}, spread=1.0)})
-    assert model.best_rows("a", 8) == 5
+    model.restore({"a": CurveSnapshot(means_ns={1: 100.0, 8: 660.0}, spread=1.0)})
+    assert model.best_rows("a", 8) == 6
     slow = LatencyModel(budget_ns=50)
     slow.restore({"a": CurveSnapshot(means_ns={1: 100.0, 8: 800.0}, spread=1.0)})
     assert slow.best_rows("a", 8) == 1
