@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from erg_server.errors import DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError
 from erg_server.repository.spec import BatchingPolicy, QueuePolicy
@@ -31,12 +30,9 @@ class QueueLimits:
     max_bytes: int = 1 << 30
 
 
-class Admission(NamedTuple):
-    """An admitted request's place and lifetime."""
-
-    level: int
-    expires_ns: int | None
-    delayable: bool
+Admission = tuple[int, int | None, bool]
+"""Level, expiry in nanoseconds or None, and whether an expired request only loses its place. Each request makes one,
+and without names it costs compiled code nothing."""
 
 
 def admit(
@@ -70,8 +66,8 @@ def admit(
     if timeout_us:
         timeout_ns = now_ns + timeout_us * 1000
         if expires_ns is None or timeout_ns < expires_ns:
-            return Admission(level, timeout_ns, delayable)
-    return Admission(level, expires_ns, delayable=False)
+            return level, timeout_ns, delayable
+    return level, expires_ns, False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final
 
 from erg_server.repository.spec import BatchingPolicy, ModelSpec, PaddingRule
 from erg_server.scheduling.request_queue import AGEING_NS, Bucket, QueuedRequest, RequestQueue, RequestState
@@ -33,20 +33,33 @@ class Release(enum.StrEnum):
     """The version is being drained."""
 
 
-class Ready(NamedTuple):
+class Ready:
     """A batch may go now, of at most `limit_rows` of the `waiting_rows` that share `key`.
 
     Of the batches of several models, the one of the earliest `urgent_ns` goes first. `deadline_ns` is when its first
     request must be answered, None for one without a deadline.
     """
 
-    level: int
-    key: Hashable
-    waiting_rows: int
-    limit_rows: int
-    urgent_ns: int
-    reason: Release
-    deadline_ns: int | None
+    __slots__ = ("deadline_ns", "key", "level", "limit_rows", "reason", "urgent_ns", "waiting_rows")
+
+    def __init__(
+        self,
+        level: int,
+        key: Hashable,
+        *,
+        waiting_rows: int,
+        limit_rows: int,
+        urgent_ns: int,
+        reason: Release,
+        deadline_ns: int | None,
+    ) -> None:
+        self.level = level
+        self.key = key
+        self.waiting_rows = waiting_rows
+        self.limit_rows = limit_rows
+        self.urgent_ns = urgent_ns
+        self.reason = reason
+        self.deadline_ns = deadline_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,10 +292,18 @@ class DynamicBatcher:
             if fitting and bucket.rows < limit:
                 limit, reason = fitting[-1], Release.PREFERRED
         urgent_ns, deadline = head.phases.queued_ns + AGEING_NS, head.deadline
-        if deadline is None:
-            return Ready(bucket.level, bucket.key, bucket.rows, limit, urgent_ns, reason, None)
-        urgent_ns = min(urgent_ns, deadline.rank_ns)
-        return Ready(bucket.level, bucket.key, bucket.rows, limit, urgent_ns, reason, deadline.at_ns)
+        deadline_ns: int | None = None
+        if deadline is not None:
+            urgent_ns, deadline_ns = min(urgent_ns, deadline.rank_ns), deadline.at_ns
+        return Ready(
+            bucket.level,
+            bucket.key,
+            waiting_rows=bucket.rows,
+            limit_rows=limit,
+            urgent_ns=urgent_ns,
+            reason=reason,
+            deadline_ns=deadline_ns,
+        )
 
     def _fits(self, rows: int, nbytes: int, longest: int, wanted_rows: int) -> bool:
         limits = self.limits
