@@ -45,6 +45,12 @@ def test_every_model_that_is_enough_to_drop_is_named() -> None:
     assert all(forecast(each.without(names)).met for names in removals)
 
 
+def test_a_model_that_helps_some_of_the_others_only_is_not_named() -> None:
+    each = scenario(planned("flood", 3000), planned("small", 5), seconds=2.0)
+    assert forecast(each.without(["small"])).unmet == ("flood",)
+    assert advice_for(each).removals == (("flood",),)
+
+
 def test_where_no_single_model_is_enough_a_set_is_found() -> None:
     each = scenario(planned("a", 600), planned("b", 600), planned("c", 600), planned("d", 5), seconds=2.0)
     (names,) = advice_for(each).removals
@@ -63,7 +69,14 @@ def test_an_objective_below_what_a_request_takes_alone_is_told_apart() -> None:
 def test_where_the_machine_lacks_memory_no_further_worker_is_advised() -> None:
     models = planned("a", 20, memory_bytes=60), planned("b", 10, memory_bytes=60)
     each = scenario(*models, budget=MemoryBudget(cpu_bytes=100))
-    advice = advice_for(each)
+    tried: list[str] = []
+
+    def watched(other: Scenario, what: str) -> Forecast:
+        tried.append(what)
+        return forecast(other)
+
+    (advice,) = advise(each, forecast(each), watched)
+    assert not any("more of kind" in what for what in tried), "it was known without trying"
     assert (advice.further, advice.budget_bytes) == (None, 120)
     assert sorted(advice.removals) == [("a",), ("b",)]
     assert forecast(dataclasses.replace(each, budget=MemoryBudget(cpu_bytes=120))).met

@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 from erg_server.devices.memory_budget import MemoryBudget
 from erg_server.errors import InvalidArgumentError
+from erg_server.planning.batch_times import BatchTimes
 from erg_server.planning.simulate import forecast
 from erg_server.planning.traffic import ModelTraffic, RecordedArrivals
 from erg_server.repository.spec import InstanceGroup
+from erg_server.simulation.cost import LinearCost
 
 from tests.server.planning.builders import MS, planned, scenario
 
@@ -44,6 +46,14 @@ def test_a_recording_is_played_with_its_rows() -> None:
     (found,) = forecast(scenario(model, seconds=2.0)).models
     assert found.requests == 20
     assert found.p50_ns == 12 * MS, "4 ms for the batch and 1 ms for each of 8 rows"
+
+
+def test_the_seed_decides_durations_as_well() -> None:
+    recorded = RecordedArrivals(times_s=tuple(number / 10 for number in range(20)), rows=(1,) * 20)
+    times = BatchTimes(cost=LinearCost(5.0 * MS, 0.0, jitter=0.2), source="")
+    model = dataclasses.replace(planned(), traffic=ModelTraffic(name="m", arrivals=recorded), times=times)
+    first, other = (forecast(scenario(model, seed=seed, seconds=2.0)).models[0].p99_ns for seed in (1, 2))
+    assert first != other
 
 
 def test_a_model_that_does_not_batch_is_answered_one_by_one() -> None:
