@@ -39,8 +39,12 @@ class BatchTimes:
 
     def row_ns(self, most_rows: int) -> float:
         """What a row takes in the batch where it is cheapest."""
-        sizes = {1, most_rows} | {1 << power for power in range(most_rows.bit_length())}
-        return min(self.mean_ns(rows) / rows for rows in sizes)
+        return min(self.mean_ns(rows) / rows for rows in sizes_to(most_rows))
+
+
+def sizes_to(most_rows: int) -> list[int]:
+    """1, 2, 4, … rows, and the most there may be."""
+    return sorted({most_rows} | {1 << power for power in range(most_rows.bit_length())})
 
 
 class MissingTimesError(FailedPreconditionError):

@@ -36,6 +36,13 @@ class PlannedModel:
     times: BatchTimes | None = None
     traffic: ModelTraffic | None = None
 
+    @property
+    def most_batch_rows(self) -> int:
+        """The rows of the largest batch that the server forms of several requests."""
+        if self.spec.batching is None:
+            return 1
+        return max(1, min(self.spec.max_batch_size, self.spec.batch_limit or self.spec.max_batch_size))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:

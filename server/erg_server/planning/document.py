@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from erg_server.planning.advice import KindAdvice
+from erg_server.planning.batch_times import BatchTimes, sizes_to
 from erg_server.planning.forecast import Forecast, ModelForecast
 from erg_server.planning.scenario import Scenario
 
@@ -49,7 +50,7 @@ def _model(each: ModelForecast) -> dict[str, object]:
         "devices": list(each.devices),
         "memory_bytes": model.memory_bytes,
         "memory_source": model.memory_source,
-        "times_source": None if model.times is None else model.times.source,
+        "batch_times": None if model.times is None else _times(model.times, model.most_batch_rows),
         "objective_ms": model.spec.objective_ns / 1e6 or None,
         "requests": each.requests,
         "offered_per_s": each.offered_per_s,
@@ -61,6 +62,14 @@ def _model(each: ModelForecast) -> dict[str, object]:
         "p50_ms": None if each.p50_ns is None else each.p50_ns / 1e6,
         "p99_ms": None if each.p99_ns is None else each.p99_ns / 1e6,
         "load_device_seconds_per_s": each.load,
+    }
+
+
+def _times(times: BatchTimes, most_rows: int) -> dict[str, object]:
+    return {
+        "source": times.source,
+        "mean_ms_by_rows": {str(rows): times.mean_ns(rows) / 1e6 for rows in sizes_to(most_rows)},
+        "p99_over_mean": times.spread,
     }
 
 

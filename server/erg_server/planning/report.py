@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from erg_server.planning.advice import MOST_FURTHER, KindAdvice
+from erg_server.planning.batch_times import sizes_to
 from erg_server.planning.forecast import ATTAINMENT, DeviceForecast, Forecast, MemoryForecast, ModelForecast
 
 FEW_REQUESTS = 1000
@@ -17,7 +18,7 @@ FEW_REQUESTS = 1000
 _STYLES = {"met": "green", "missed": "bold red", "falls behind": "bold red", "no memory": "bold red"}
 _MODEL_COLUMNS = (
     "model", "devices", "offered/s", "objective ms", "p50 ms", "p99 ms", "goodput/s", "in time", "refused", "dropped",
-    "late", "batch times from", "verdict",
+    "late", "verdict",
 )  # fmt: skip
 _NAMES_SHOWN = 4
 
@@ -27,6 +28,7 @@ def print_plan(
 ) -> None:
     """Write everything; `advice` is None where it was not asked for."""
     console.print(Text("Models", "bold"), _models(found.models))
+    console.print(Text("Batch times they are predicted from", "bold"), _times(found.models))
     console.print(Text("Devices", "bold"), _devices(found.devices))
     console.print(Text("Memory", "bold"), _memory(found.memory))
     for name, reason in passed_over.items():
@@ -54,11 +56,20 @@ def _models(models: Sequence[ModelForecast]) -> RenderableType:
                 _percent(share) if served else ""
                 for share in (each.in_time_share, each.refused_share, each.dropped_share, each.late_share)
             ),
-            each.model.times.source if each.model.times is not None else "",
             each.status,
         )
         # Never read as markup: names are whatever the repository has.
         table.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in cells))
+    return table
+
+
+def _times(models: Sequence[ModelForecast]) -> RenderableType:
+    table = _table(("model", "mean ms by rows", "p99 / mean", "from"), numbers=(2,))
+    for each in models:
+        if (times := each.model.times) is not None:
+            sizes = sizes_to(each.model.most_batch_rows)
+            means = ", ".join(f"{rows}: {times.mean_ns(rows) / 1e6:.3g}" for rows in sizes)
+            table.add_row(Text(each.model.name), means, f"{times.spread:.3g}", times.source)
     return table
 
 

@@ -42,7 +42,7 @@ class Scenario:
         """Device-seconds a second that a model's traffic takes at least, in batches of the size that is cheapest."""
         if model.traffic is None or model.times is None:
             return 0.0
-        row_ns = model.times.row_ns(max(1, model.spec.batch_limit or model.spec.max_batch_size))
+        row_ns = model.times.row_ns(model.most_batch_rows)
         return model.traffic.rows_per_s(self.seconds) * row_ns / 1e9
 
     def requests(self) -> float:

@@ -51,6 +51,11 @@ def test_json_goes_to_a_file_and_has_the_whole_plan(repository: Path, tmp_path: 
     assert "Models" in result.output
     assert (document["format_version"], document["met"], document["unmet"]) == (1, False, ["m"])
     assert document["models"][0]["objective_ms"] == 50
+    assert document["models"][0]["batch_times"] == {
+        "source": "manifest",
+        "mean_ms_by_rows": {"1": 5.0, "2": 6.0, "4": 8.0, "8": 12.0},
+        "p99_over_mean": 1.1,
+    }
     assert document["advice"][0]["further_devices"] >= 1
 
 
