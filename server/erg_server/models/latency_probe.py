@@ -11,7 +11,9 @@ from erg_server.errors import ErgError
 from erg_server.models.served_model import ServedModel
 from erg_server.models.warmup import zeros
 from erg_server.repository.manifest import Measurement
+from erg_server.repository.spec import ModelSpec
 from erg_server.request import InferenceRequest
+from erg_server.scheduling.batch import BatchLayout
 from erg_server.scheduling.latency_cache import LatencyCache
 from erg_server.scheduling.latency_curve import FIRST_SPREAD, CurveSnapshot
 from erg_server.tensor import Tensor
@@ -40,7 +42,7 @@ async def learn_latencies(
     queue.latency.clear()
     if cache is not None:
         queue.latency.restore(cache.get(served.fingerprint, device_label(device)))
-    queue.latency.restore(published_curves(served, device, measurements, variant))
+    queue.latency.restore(published_curves(served.spec, device, measurements, variant))
     if served.spec.objective_ns and not queue.latency.snapshot():
         await _measure(served)
         if cache is not None:
@@ -59,7 +61,7 @@ def device_label(device: Device) -> str:
 
 
 def published_curves(
-    served: ServedModel, device: Device, measurements: Sequence[Measurement], variant: str
+    spec: ModelSpec, device: Device, measurements: Sequence[Measurement], variant: str
 ) -> dict[Hashable, CurveSnapshot]:
     """The curves of the manifest's measurements of this variant on devices such as this."""
     means: dict[Hashable, dict[int, float]] = {}
@@ -69,12 +71,17 @@ def published_curves(
             continue
         if each.batch_size < 1 or each.latency_ms_p50 <= 0:
             continue
-        inputs = _inputs(served, 1, each.length)
-        key, _ = served.queue.layout.describe(inputs)
+        key = shape_key(spec, each.length)
         means.setdefault(key, {})[each.batch_size] = each.latency_ms_p50 * 1e6
         if each.latency_ms_p99 is not None and each.latency_ms_p99 >= each.latency_ms_p50:
             spreads[key] = max(spreads.get(key, 1.0), each.latency_ms_p99 / each.latency_ms_p50)
     return {key: CurveSnapshot(means_ns=sizes, spread=spreads.get(key, FIRST_SPREAD)) for key, sizes in means.items()}
+
+
+def shape_key(spec: ModelSpec, length: int | None = None) -> Hashable:
+    """What a request shares batches with whose open axes are of `length`, or of a short one where none is given."""
+    key, _ = BatchLayout(spec).describe(_inputs(spec, 1, length))
+    return key
 
 
 async def _measure(served: ServedModel) -> None:
@@ -85,7 +92,7 @@ async def _measure(served: ServedModel) -> None:
         while rows <= max(1, served.queue.batcher.limits.max_rows):
             for _ in range(_RUNS):
                 request = InferenceRequest(
-                    model_name=served.name, inputs=_inputs(served, rows), arrival_ns=MonotonicClock.now_ns()
+                    model_name=served.name, inputs=_inputs(served.spec, rows), arrival_ns=MonotonicClock.now_ns()
                 )
                 await served.infer(request)
                 if MonotonicClock.now_ns() - began_ns > PROBE_NS:
@@ -95,6 +102,6 @@ async def _measure(served: ServedModel) -> None:
         log.info("model %s cannot be measured on zeros: %s", served.name, error.message)
 
 
-def _inputs(served: ServedModel, rows: int, length: int | None = None) -> list[Tensor]:
+def _inputs(spec: ModelSpec, rows: int, length: int | None = None) -> list[Tensor]:
     """Zeros of so many rows, open axes of `length` where one is given."""
-    return [zeros(served.spec, tensor, rows, length) for tensor in served.spec.inputs if not tensor.optional]
+    return [zeros(spec, tensor, rows, length) for tensor in spec.inputs if not tensor.optional]

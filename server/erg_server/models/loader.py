@@ -65,10 +65,8 @@ class ModelLoader:
             await asyncio.to_thread(definition.close)
 
     def identity(self, definition: ModelDefinition, version: int) -> str:
-        """Changes whenever the version's files or its configuration do, or which of the latter its author wrote."""
-        config = definition.config.SerializeToString(deterministic=True)
-        stated = ",".join(key for key in DECIDING_KEYS if definition.document.gives(key))
-        return f"{definition.fingerprint(version)}:{hashlib.sha256(config).hexdigest()}:{stated}"
+        """Changes whenever the version does; see `version_identity`."""
+        return version_identity(definition, version)
 
     async def load(self, definition: ModelDefinition, version: int) -> ServedModel:
         """Verify a version's files, load it on its workers, warm it up and check its golden sample.
@@ -166,6 +164,13 @@ class ModelLoader:
             measurements=() if manifest is None else manifest.measurements,
             variant="" if plan.artifact is None else plan.artifact.name,
         )
+
+
+def version_identity(definition: ModelDefinition, version: int) -> str:
+    """Changes whenever the version's files or its configuration do, or which of the latter its author wrote."""
+    config = definition.config.SerializeToString(deterministic=True)
+    stated = ",".join(key for key in DECIDING_KEYS if definition.document.gives(key))
+    return f"{definition.fingerprint(version)}:{hashlib.sha256(config).hexdigest()}:{stated}"
 
 
 def _plan(definition: ModelDefinition, version: int, device: Device) -> ServingPlan:

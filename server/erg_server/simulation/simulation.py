@@ -51,7 +51,8 @@ class SimulatedModel:
     """A model, what its batches cost, and when its requests come.
 
     `promise_ns` is what its answers are judged by, whatever the scheduler was told in `spec`; 0 counts every answer as
-    in time. `devices` are the numbers of those that have it, None for all.
+    in time. `devices` are the numbers of those that have it, None for all. `rows` are those of each request in turn,
+    None for one each.
     """
 
     spec: ModelSpec
@@ -59,6 +60,7 @@ class SimulatedModel:
     arrivals: Iterator[int]
     promise_ns: int = 0
     devices: Collection[int] | None = None
+    rows: Iterator[int] | None = None
 
 
 @dataclass(slots=True)
@@ -132,7 +134,7 @@ class Simulation:
         return sum(worker.busy_ns for worker in self.workers) / (len(self.workers) * self.clock.now_ns())
 
     def _open(self, handle: int, model: SimulatedModel) -> ModelQueue:
-        sizes = [rows for rows in _SIZES if rows <= model.spec.max_batch_size]
+        sizes = [rows for rows in _SIZES if rows <= max(1, model.spec.max_batch_size)]
         known = CurveSnapshot(means_ns={rows: model.cost.mean_ns(rows) for rows in sizes})
         return self.scheduler.open(
             handle=handle, spec=model.spec, version="1", meter=ModelMeter(model.spec.name, "1"), curves={None: known}
@@ -141,7 +143,10 @@ class Simulation:
     def _send(self, number: int, at_ns: int) -> None:
         model, outcome, queue = self.models[number], self.outcomes[number], self.queues[number]
         counted = at_ns >= self._warm_up_ns
-        request = InferenceRequest(model_name=model.spec.name, inputs=[_TENSOR], arrival_ns=self.clock.now_ns())
+        rows, tensor = 1, _TENSOR
+        if model.rows is not None and (rows := next(model.rows)) > 1:
+            tensor = Tensor.from_numpy("x", np.zeros((rows, 1), dtype=np.int32))
+        request = InferenceRequest(model_name=model.spec.name, inputs=[tensor], arrival_ns=self.clock.now_ns())
 
         def on_done(answer: InferenceResponse | ErgError) -> None:
             if not counted:
@@ -158,9 +163,9 @@ class Simulation:
 
         entry = QueuedRequest(
             request=request,
-            rows=1,
+            rows=rows,
             key=None,
-            nbytes=4,
+            nbytes=4 * rows,
             on_done=on_done,
             phases=Phases(arrival_ns=request.arrival_ns),
         )
