@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from erg_server.datatype import DataType
 from erg_server.devices.device import Device
 from erg_server.errors import InvalidArgumentError
 from erg_server.models.latency_probe import shape_key
@@ -13,7 +14,6 @@ from erg_server.scheduling.latency_cache import LatencyCache
 from erg_server.scheduling.latency_curve import CurveSnapshot
 from erg_server.simulation.cost import LinearCost, MeasuredCost
 from erg_server.simulation.simulation import simulated_spec
-from erg_server.tensor import DataType
 
 from tests.server.planning.builders import MS, measured
 
