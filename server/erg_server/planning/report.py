@@ -140,6 +140,8 @@ def advice_lines(advice: KindAdvice) -> Iterator[str]:
         yield "buy: further CPU workers share the same memory and do not help"
     if advice.counted and advice.further is None:
         yield f"instance_group states a count for {_names(advice.counted)}: raise it, or leave it to the server"
+    if advice.removals is None:
+        return
     if len(advice.removals) == 1:
         yield f"drop: without {' and '.join(advice.removals[0])} the others are met"
     elif advice.removals:
