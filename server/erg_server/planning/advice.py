@@ -32,8 +32,9 @@ class KindAdvice:
     `hopeless` are the models whose objective is less than a request takes alone: neither more devices nor fewer models
     help them, and `further` is for the others. `further` is the smallest number of devices more, 0 where it is for
     hopeless models alone, None where not even `MOST_FURTHER` do. `removals` are sets of models each of which is enough
-    to remove, () where no set was found and None where there is one model alone. `budget_bytes` is the memory budget that would hold one instance of every
-    model, None where memory is not what lacks.
+    to remove, () where no set was found and None where there is one model alone. `budget_bytes` is the memory budget
+    that would hold one instance of every model, None where memory is not what lacks. `counted` are the unmet models
+    that the counts of their instance groups keep off further devices of a host.
     """
 
     kind: DeviceKind
@@ -43,7 +44,6 @@ class KindAdvice:
     removals: tuple[tuple[str, ...], ...] | None
     budget_bytes: int | None = None
     counted: tuple[str, ...] = ()
-    """Unmet models whose instance groups' counts keep them off further devices of a host."""
 
 
 def advise(scenario: Scenario, found: Forecast, simulate: Simulate) -> tuple[KindAdvice, ...]:
