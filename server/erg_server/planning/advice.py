@@ -32,18 +32,18 @@ class KindAdvice:
     `hopeless` are the models whose objective is less than a request takes alone: neither more devices nor fewer models
     help them, and `further` is for the others. `further` is the smallest number of devices more, 0 where it is for
     hopeless models alone, None where not even `MOST_FURTHER` do. `removals` are sets of models each of which is enough
-    to remove, none where no set was found. `budget_bytes` is the memory budget that would hold one instance of every
-    model, None where memory is not what lacks.
+    to remove, () where no set was found and None where there is one model alone. `budget_bytes` is the memory budget
+    that would hold one instance of every model, None where memory is not what lacks. `counted` are the unmet models
+    that the counts of their instance groups keep off further devices of a host.
     """
 
     kind: DeviceKind
     unmet: tuple[str, ...]
     hopeless: tuple[str, ...]
     further: int | None
-    removals: tuple[tuple[str, ...], ...]
+    removals: tuple[tuple[str, ...], ...] | None
     budget_bytes: int | None = None
     counted: tuple[str, ...] = ()
-    """Unmet models whose instance groups' counts keep them off further devices of a host."""
 
 
 def advise(scenario: Scenario, found: Forecast, simulate: Simulate) -> tuple[KindAdvice, ...]:
@@ -69,7 +69,7 @@ def _advise_kind(scenario: Scenario, kind: DeviceKind, found: Forecast, simulate
         unmet=unmet,
         hopeless=hopeless,
         further=further,
-        removals=_removals(scenario, hopeless, simulate),
+        removals=_removals(scenario, hopeless, simulate) if len(names) > 1 else None,
         budget_bytes=_budget_bytes(scenario, kind) if lacking else None,
         counted=tuple(
             model.name

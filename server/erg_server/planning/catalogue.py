@@ -85,7 +85,7 @@ def read_catalogue(
                 raise
             passed_over[name] = error.message
     _check_rows(models)
-    missing = {model.name: _device(model.spec, devices).kind for model in models if model.traffic and not model.times}
+    missing = {model.name: _told(_device(model.spec, devices)) for model in models if model.traffic and not model.times}
     if missing:
         raise MissingTimesError(missing)
     return Catalogue(models=tuple(models), passed_over=passed_over)
@@ -140,6 +140,12 @@ def _device(spec: ModelSpec, devices: Sequence[Device]) -> Device:
     """A device that the model may use; those of a model are alike."""
     name = instance_limits(spec, devices).devices[0]
     return next(device for device in devices if device.name == name)
+
+
+def _told(device: Device) -> str:
+    """What batch times are looked for on: of a CPU worker they count for its number of threads alone."""
+    plural = "" if device.threads == 1 else "s"
+    return "gpu" if device.kind == "gpu" else f"cpu workers of {device.threads} thread{plural}"
 
 
 def _check_names(traffic: Sequence[ModelTraffic], names: Sequence[str]) -> None:

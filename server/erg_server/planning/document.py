@@ -79,7 +79,7 @@ def _advice(each: KindAdvice) -> dict[str, object]:
         "unmet": list(each.unmet),
         "hopeless": list(each.hopeless),
         "further_devices": each.further,
-        "removals": [list(names) for names in each.removals],
+        "removals": None if each.removals is None else [list(names) for names in each.removals],
         "budget_bytes": each.budget_bytes,
         "counted": list(each.counted),
     }

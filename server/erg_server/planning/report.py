@@ -16,10 +16,9 @@ from erg_server.planning.forecast import ATTAINMENT, DeviceForecast, Forecast, M
 FEW_REQUESTS = 1000
 """Of fewer requests, less than ten are beyond the 99th percentile, and it says little."""
 _STYLES = {"met": "green", "missed": "bold red", "falls behind": "bold red", "no memory": "bold red"}
-_MODEL_COLUMNS = (
-    "model", "devices", "offered/s", "objective ms", "p50 ms", "p99 ms", "goodput/s", "in time", "refused", "dropped",
-    "late", "verdict",
-)  # fmt: skip
+_PLACE_COLUMNS = ("model", "devices", "mean ms of a batch by rows", "p99/mean", "known from")
+_ANSWER_COLUMNS = ("model", "offered/s", "goodput/s", "in time", "p50 ms", "p99 ms", "SLO ms", "verdict")
+_LOSS_COLUMNS = ("model", "refused", "dropped", "late")
 _NAMES_SHOWN = 4
 
 
@@ -27,8 +26,13 @@ def print_plan(
     console: Console, found: Forecast, advice: Sequence[KindAdvice] | None, passed_over: Mapping[str, str]
 ) -> None:
     """Write everything; `advice` is None where it was not asked for."""
-    console.print(Text("Models", "bold"), _models(found.models))
-    console.print(Text("Batch times they are predicted from", "bold"), _times(found.models))
+    labels = _labels(found.models)
+    console.print(Text("Placement", "bold"), _places(found.models, labels))
+    served = [(each, label) for each, label in zip(found.models, labels, strict=True) if each.offered_per_s]
+    console.print(Text("Requests", "bold"), _answers(served))
+    lost = [(each, label) for each, label in served if each.refused_share or each.dropped_share or each.late_share]
+    if lost:
+        console.print(Text("Requests that are not answered in time", "bold"), _losses(lost))
     console.print(Text("Devices", "bold"), _devices(found.devices))
     console.print(Text("Memory", "bold"), _memory(found.memory))
     for name, reason in passed_over.items():
@@ -38,38 +42,51 @@ def print_plan(
     console.print(_verdict(found, advice))
 
 
-def _models(models: Sequence[ModelForecast]) -> RenderableType:
-    table = _table(_MODEL_COLUMNS, numbers=range(2, 11))
-    for each in models:
-        version = f" v{each.model.version}" if sum(each.model.name == other.model.name for other in models) > 1 else ""
-        served = each.requests > 0
+def _labels(models: Sequence[ModelForecast]) -> list[str]:
+    """Names, and versions where a model has several."""
+    names = [each.model.name for each in models]
+    return [
+        f"{name} v{each.model.version}" if names.count(name) > 1 else name
+        for name, each in zip(names, models, strict=True)
+    ]
+
+
+def _places(models: Sequence[ModelForecast], labels: Sequence[str]) -> RenderableType:
+    table = _table(_PLACE_COLUMNS, numbers=(3,))
+    for each, label in zip(models, labels, strict=True):
+        times, cells = each.model.times, ("", "", "")
+        if times is not None:
+            sizes = sizes_to(each.model.most_batch_rows)
+            means = ", ".join(f"{rows}: {times.mean_ns(rows) / 1e6:.3g}" for rows in sizes)
+            cells = (means, f"{times.spread:.3g}", times.source)
+        # Never read as markup: names are whatever the repository has.
+        table.add_row(*map(Text, (label, _names(each.devices) or "none", *cells)))
+    return table
+
+
+def _answers(served: Sequence[tuple[ModelForecast, str]]) -> RenderableType:
+    table = _table(_ANSWER_COLUMNS, numbers=range(1, 7))
+    for each, label in served:
         objective_ns = each.model.spec.objective_ns
         cells = (
-            each.model.name + version,
-            _names(each.devices) or "none",
-            f"{each.offered_per_s:.4g}" if each.offered_per_s else "",
-            f"{objective_ns / 1e6:g}" if objective_ns else "",
+            label,
+            f"{each.offered_per_s:.4g}",
+            f"{each.goodput_per_s:.4g}",
+            _percent(each.in_time_share),
             _milliseconds(each.p50_ns),
             _milliseconds(each.p99_ns),
-            f"{each.goodput_per_s:.4g}" if served else "",
-            *(
-                _percent(share) if served else ""
-                for share in (each.in_time_share, each.refused_share, each.dropped_share, each.late_share)
-            ),
+            f"{objective_ns / 1e6:g}" if objective_ns else "",
             each.status,
         )
-        # Never read as markup: names are whatever the repository has.
         table.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in cells))
     return table
 
 
-def _times(models: Sequence[ModelForecast]) -> RenderableType:
-    table = _table(("model", "mean ms by rows", "p99 / mean", "from"), numbers=(2,))
-    for each in models:
-        if (times := each.model.times) is not None:
-            sizes = sizes_to(each.model.most_batch_rows)
-            means = ", ".join(f"{rows}: {times.mean_ns(rows) / 1e6:.3g}" for rows in sizes)
-            table.add_row(Text(each.model.name), means, f"{times.spread:.3g}", times.source)
+def _losses(lost: Sequence[tuple[ModelForecast, str]]) -> RenderableType:
+    table = _table(_LOSS_COLUMNS, numbers=range(1, 4))
+    for each, label in lost:
+        shares = (each.refused_share, each.dropped_share, each.late_share)
+        table.add_row(Text(label), *map(_percent, shares))
     return table
 
 
@@ -123,6 +140,8 @@ def advice_lines(advice: KindAdvice) -> Iterator[str]:
         yield "buy: further CPU workers share the same memory and do not help"
     if advice.counted and advice.further is None:
         yield f"instance_group states a count for {_names(advice.counted)}: raise it, or leave it to the server"
+    if advice.removals is None:
+        return
     if len(advice.removals) == 1:
         yield f"drop: without {' and '.join(advice.removals[0])} the others are met"
     elif advice.removals:
@@ -132,9 +151,10 @@ def advice_lines(advice: KindAdvice) -> Iterator[str]:
 
 
 def _table(columns: Sequence[str], numbers: Sequence[int]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
     for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", justify="right" if number in numbers else "left")
+        figure = number in numbers
+        table.add_column(column, overflow="fold", justify="right" if figure else "left", no_wrap=figure)
     return table
 
 

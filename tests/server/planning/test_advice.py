@@ -38,9 +38,16 @@ def test_the_devices_advised_are_enough_and_one_less_is_not() -> None:
     assert not forecast(each.with_devices("cpu", further - 1) if further > 1 else each).met
 
 
+def test_the_only_model_is_not_advised_to_be_dropped() -> None:
+    advice = advice_for(scenario(planned(rate_per_s=1500), seconds=1.0))
+    assert advice.removals is None
+    assert not any("drop" in line for line in advice_lines(advice))
+
+
 def test_every_model_that_is_enough_to_drop_is_named() -> None:
     each = scenario(planned("a", 400), planned("b", 400), planned("c", 5), seconds=3.0)
     removals = advice_for(each).removals
+    assert removals is not None
     assert sorted(removals) == [("a",), ("b",)]
     assert all(forecast(each.without(names)).met for names in removals)
 
@@ -53,7 +60,7 @@ def test_a_model_that_helps_some_of_the_others_only_is_not_named() -> None:
 
 def test_where_no_single_model_is_enough_a_set_is_found() -> None:
     each = scenario(planned("a", 600), planned("b", 600), planned("c", 600), planned("d", 5), seconds=2.0)
-    (names,) = advice_for(each).removals
+    (names,) = advice_for(each).removals or ()
     assert len(names) == 2
     assert forecast(each.without(names)).met
     assert "d" not in names
@@ -78,6 +85,7 @@ def test_where_the_machine_lacks_memory_no_further_worker_is_advised() -> None:
     (advice,) = advise(each, forecast(each), watched)
     assert not any("more of kind" in what for what in tried), "it was known without trying"
     assert (advice.further, advice.budget_bytes) == (None, 120)
+    assert advice.removals is not None
     assert sorted(advice.removals) == [("a",), ("b",)]
     assert forecast(dataclasses.replace(each, budget=MemoryBudget(cpu_bytes=120))).met
 

@@ -47,7 +47,7 @@ def test_a_model_without_times_is_refused_with_what_to_do(tmp_path: Path) -> Non
     with pytest.raises(MissingTimesError) as caught:
         read(tmp_path, traffic())
     told = caught.value.message
-    assert "of model 'm' on cpu." in told
+    assert "of model 'm' on cpu workers of 1 thread." in told
     assert all(hint in told for hint in ("`erg convert`", "--latency-cache", "--assume-ms m=5"))
 
 

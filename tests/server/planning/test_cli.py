@@ -48,7 +48,7 @@ def test_a_trace_is_planned_too(repository: Path) -> None:
 def test_json_goes_to_a_file_and_has_the_whole_plan(repository: Path, tmp_path: Path) -> None:
     result = run(repository, FLOOD, "--json", str(tmp_path / "plan.json"))
     document = json.loads((tmp_path / "plan.json").read_text())
-    assert "Models" in result.output
+    assert "Placement" in result.output
     assert (document["format_version"], document["met"], document["unmet"]) == (1, False, ["m"])
     assert document["models"][0]["objective_ms"] == 50
     assert document["models"][0]["batch_times"] == {

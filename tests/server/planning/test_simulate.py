@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from erg_server.devices.device import Device
 from erg_server.devices.memory_budget import MemoryBudget
 from erg_server.errors import InvalidArgumentError
 from erg_server.planning.batch_times import BatchTimes
@@ -80,6 +81,16 @@ def test_memory_goes_to_the_pinned_and_then_to_the_busy() -> None:
     (memory,) = found.memory
     assert (memory.used_bytes, memory.budget_bytes) == (100, 100)
     assert found.unmet == ("quiet",)
+
+
+def test_models_that_a_gpu_has_no_memory_for_fail_the_plan() -> None:
+    gpu = Device(kind="gpu", id=0, memory_bytes=100)
+    each = dataclasses.replace(scenario(planned(rate_per_s=10, memory_bytes=101)), devices=(gpu,))
+    found = forecast(each)
+    assert not found.met
+    assert not found.unmet, "its objective is met, if only it could be loaded"
+    assert found.memory[0].exceeded
+    assert forecast(dataclasses.replace(each, devices=(dataclasses.replace(gpu, memory_bytes=101),))).met
 
 
 def test_a_hot_model_has_more_instances_within_memory() -> None:
