@@ -89,6 +89,7 @@ class Dispatcher:
         """Forget a queue."""
         if self._queues.pop(queue.handle, None) is not None:
             queue.fleet.models -= 1
+            queue.fleet.greedy -= queue.greedy
         self._changed.pop(queue.handle, None)
         queue.place = queue.due_ns = 0
 
@@ -111,9 +112,7 @@ class Dispatcher:
         for queue in self._queues.values():
             fleet = self.fleets.fleet(queue.handle)
             if fleet is not queue.fleet:
-                queue.fleet.models -= 1
                 queue.move(fleet)
-                fleet.models += 1
                 queue.place = 0
                 if queue.batcher.queue:
                     self.changed(queue)
@@ -148,7 +147,9 @@ class Dispatcher:
         if at_ns is not None and at_ns <= now_ns:
             self._expire(queue, now_ns)
             at_ns = batcher.queue.next_expiry_ns()
-        outcome = batcher.poll(now_ns, spare=queue.objective_ns > 0 and fleet.spare(now_ns))
+        # Waiting for a larger batch would give the devices to those who have more than their share already.
+        spare = queue.objective_ns > 0 and ((fleet.greedy > 0 and not queue.greedy) or fleet.spare(now_ns))
+        outcome = batcher.poll(now_ns, spare=spare)
         if isinstance(outcome, Ready):
             gather_ns = queue.gather_until_ns
             if gather_ns > now_ns and outcome.waiting_rows < min(outcome.limit_rows, queue.running_rows):

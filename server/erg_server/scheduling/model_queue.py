@@ -96,7 +96,11 @@ class ModelQueue:
         """Other workers have the model from now on."""
         work_ns = self.work_ns
         self.remove_work(work_ns)
+        self.fleet.models -= 1
+        self.fleet.greedy -= self.greedy
         self.fleet = fleet
+        fleet.models += 1
+        fleet.greedy += self.greedy
         if work_ns:
             self.add_work(work_ns)
 
@@ -104,6 +108,7 @@ class ModelQueue:
         """Count its waiting work at another urgency."""
         work_ns = self.work_ns
         self.fleet.remove_work(self.work_class, work_ns)
+        self.fleet.greedy += greedy - self.greedy
         self.greedy = greedy
         self.work_class = self._own_class()
         self.fleet.add_work(self.work_class, work_ns)

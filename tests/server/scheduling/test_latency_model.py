@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from erg_server.scheduling.latency_curve import CurveSnapshot
 from erg_server.scheduling.latency_model import LatencyModel
 from hypothesis import given
@@ -101,6 +102,27 @@ def test_what_was_restored_does_not_overrule_what_was_observed() -> None:
 def test_a_batch_whose_rows_save_nothing_is_not_formed() -> None:
     assert learnt({1: 100, 2: 199, 4: 398, 8: 800}).best_rows("a", 32) == 1
     assert learnt({1: 100, 2: 160, 4: 318, 8: 640}).best_rows("a", 32) == 2
+
+
+@pytest.mark.parametrize("error", [1.5, 2.0, 3.0])
+def test_sizes_measured_in_a_bad_moment_are_tried_again(error: float) -> None:
+    truth = {1: 100.0, 2: 150.0, 4: 250.0, 8: 450.0}
+    model = LatencyModel()
+    model.restore({"a": CurveSnapshot(means_ns={rows: mean * error for rows, mean in truth.items()})})
+    for _ in range(60):
+        model.observe("a", 1, 100)
+    assert model.best_rows("a", 8) == 8
+    assert model.predict_ns("a", 4) == pytest.approx(250, rel=0.05)
+
+
+def test_a_size_that_is_seen_keeps_its_own_time() -> None:
+    model = LatencyModel()
+    for _ in range(30):
+        model.observe("a", 1, 100)
+        model.observe("a", 4, 300)
+    for _ in range(40):
+        model.observe("a", 1, 50)
+    assert model.predict_ns("a", 4) == pytest.approx(300)
 
 
 def test_no_batch_takes_more_than_the_budget() -> None:
