@@ -447,10 +447,19 @@ def latencies_ns(samples: Samples) -> Int64s:
 def sharing_tables(runs: Mapping[str, Sequence[Run]], pace: Pace, loads: Loads) -> list[Table]:
     """The quiet model's figures, then the other's and the machine's."""
     quiet = Table(
-        "", "sent", "answered", "in objective", "p50 ms", "p99 ms", "p99 ÷ alone", "by round", title=pace.quiet
+        "",
+        "sent",
+        "answered",
+        "refused",
+        "in objective",
+        "p50 ms",
+        "p99 ms",
+        "p99 ÷ alone",
+        "by round",
+        title=pace.quiet,
     )
     rest = Table(
-        "", "of burst answered", "refused", "late", "mean batch", "front", "workers", "client", "others",
+        "", "answered", "refused", "dropped", "mean batch", "front", "workers", "client", "others",
         "client late p99 ms", title=f"{pace.burst} in bursts, and who had how much of a core",
     )  # fmt: skip
     objective_ns = loads.objective_ms[pace.quiet] * 1e6
@@ -466,6 +475,7 @@ def sharing_tables(runs: Mapping[str, Sequence[Run]], pace: Pace, loads: Loads) 
             name,
             str(sent),
             f"{sum(map(len, latencies)) / sent:.1%}",
+            f"{sum(int((entry.status == _REFUSED).sum()) for entry in samples) / sent:.1%}",
             f"{sum(int((entry <= objective_ns).sum()) for entry in latencies) / sent:.1%}",
             f"{pooled_ms(each, pace.quiet, 50):.2f}",
             f"{p99:.2f}",
@@ -521,36 +531,66 @@ def overload(
 
 
 def overload_table(pairs: Sequence[tuple[Run, Run]], model: str, loads: Loads) -> Table:
-    """Goodput beside capacity, and how fast refusals were, a round a row."""
-    table = Table(
-        "round", "capacity /s", "offered /s", "goodput /s", "÷ capacity", "ok, late", "refused", "dropped",
-        "refusal p50 ms", "p99 ms", "server, mean ms", "mean batch", "front", "workers", "client", "others",
-        "client late p99 ms", title=f"{model}, objective {loads.objective_ms[model]:g} ms",
-    )  # fmt: skip
+    """Goodput beside capacity, and how fast refusals were, a round a column."""
+    table = Table("", title=f"{model}, objective {loads.objective_ms[model]:g} ms")
+    columns = []
     for number, (capacity, run) in enumerate(pairs, 1):
-        part = run.parts[model]
-        samples, counts = part.samples, part.counts
-        seconds = (int(samples.due_ns.max()) - int(samples.due_ns.min())) / NS_PER_S
-        good = int((latencies_ns(samples) <= loads.objective_ms[model] * 1e6).sum())
-        refused = samples.status == _REFUSED
-        refusals_ns = (samples.done_ns - samples.sent_ns)[refused]
-        table.add_row(
-            str(number),
-            f"{answered_per_s(capacity, model):.0f}",
-            f"{len(samples) / seconds:.0f}",
-            f"{good / seconds:.0f}",
-            f"{good / seconds / answered_per_s(capacity, model):.2f}",
-            f"{(int(samples.succeeded.sum()) - good) / len(samples):.1%}",
-            f"{float(refused.mean()):.1%}",
-            f"{float((samples.status == _LATE).mean()):.1%}",
-            f"{percentile_ms(refusals_ns, 50):.2f}",
-            f"{percentile_ms(refusals_ns, 99):.2f}",
-            f"{counts.failed_ns / 1e6 / counts.failed:.3f}" if counts.failed else "",
-            f"{counts.rows / max(1, counts.batches):.1f}",
-            *cores([run]),
-            f"{lateness_ms([run]):.2f}",
-        )
+        table.add_column(f"round {number}", justify="right")
+        columns.append(overload_figures(capacity, run, model, loads))
+    for name in columns[0]:
+        table.add_row(name, *(column[name] for column in columns))
     return table
+
+
+def overload_figures(capacity: Run, run: Run, model: str, loads: Loads) -> dict[str, str]:
+    """One round, by the names of its figures."""
+    part = run.parts[model]
+    samples, counts = part.samples, part.counts
+    refused = samples.status == _REFUSED
+    refusals_ns = (samples.done_ns - samples.sent_ns)[refused]
+    late = int(samples.succeeded.sum()) - in_objective(samples, loads.objective_ms[model])
+    figures = {
+        "capacity /s": f"{answered_per_s(capacity, model):.0f}",
+        "offered /s": f"{len(samples) / sent_s(samples):.0f}",
+        "goodput /s": f"{in_objective(samples, loads.objective_ms[model]) / sent_s(samples):.0f}",
+        "goodput ÷ capacity": f"{goodput(capacity, run, model, loads):.2f}",
+        "the same for a second of the workers' CPU": f"{goodput_of_cpu(capacity, run, model, loads):.2f}",
+        "answered late": f"{late / len(samples):.1%}",
+        "refused": f"{float(refused.mean()):.1%}",
+        "dropped": f"{float((samples.status == _LATE).mean()):.1%}",
+        "a refusal at the client, p50 ms": f"{percentile_ms(refusals_ns, 50):.2f}",
+        "a refusal at the client, p99 ms": f"{percentile_ms(refusals_ns, 99):.2f}",
+        "refusals and drops in the server, mean ms": f"{counts.failed_ns / 1e6 / max(1, counts.failed):.3f}",
+    }
+    for name, each in (("capacity", capacity), ("overload", run)):
+        counts = each.parts[model].counts
+        figures[f"{name}: mean batch"] = f"{counts.rows / max(1, counts.batches):.1f}"
+        figures[f"{name}: front, workers, client, others"] = " ".join(cores([each]))
+        figures[f"{name}: client late, p99 ms"] = f"{lateness_ms([each]):.2f}"
+    return figures
+
+
+def sent_s(samples: Samples) -> float:
+    """From the first request to the last."""
+    return (int(samples.due_ns.max()) - int(samples.due_ns.min())) / NS_PER_S
+
+
+def in_objective(samples: Samples, objective_ms: float) -> int:
+    """How many were answered within the objective of when they were due."""
+    return int((latencies_ns(samples) <= objective_ms * 1e6).sum())
+
+
+def goodput(capacity: Run, run: Run, model: str, loads: Loads) -> float:
+    """To the capacity."""
+    samples = run.parts[model].samples
+    return in_objective(samples, loads.objective_ms[model]) / sent_s(samples) / answered_per_s(capacity, model)
+
+
+def goodput_of_cpu(capacity: Run, run: Run, model: str, loads: Loads) -> float:
+    """To the capacity, each for the CPU time that the workers had: what refusing and sending took from them is out."""
+    good = in_objective(run.parts[model].samples, loads.objective_ms[model])
+    answered = int(capacity.parts[model].samples.succeeded.sum())
+    return (good / run.workers_cpu_s) / (answered / capacity.workers_cpu_s)
 
 
 @click.command(help=(__doc__ or "").replace("\n\n", "\n\n\b\n", 1))
@@ -583,7 +623,7 @@ def main(
     build: str, client_build: Path | None, output: Path | None,
 ) -> None:  # fmt: skip
     """Measure, and print what was wanted beside what was found."""
-    console = Console(width=160)
+    console = Console(width=130)
     console.print("building the client")
     models = [overloaded] if only == "overload" else list(dict.fromkeys((quiet, burst)))
     if only is None and overloaded not in models:
@@ -636,24 +676,22 @@ def main(
         ratio = pooled_ms(shared["objectives, bursts"], quiet, 99) / pooled_ms(shared["objectives, alone"], quiet, 99)
         verdict(console, f"{quiet}'s p99 with bursts ÷ alone", ratio, f"≤ {SHARE_WANTED}", ratio <= SHARE_WANTED)
     if pairs:
-        goodput, p99_ms = overload_figures(pairs, overloaded, loads)
-        verdict(console, "goodput ÷ capacity", goodput, f"≥ {GOODPUT_WANTED}", goodput >= GOODPUT_WANTED)
+        ratio, p99_ms = overload_verdicts(pairs, overloaded, loads)
+        verdict(console, "goodput ÷ capacity", ratio, f"≥ {GOODPUT_WANTED}", ratio >= GOODPUT_WANTED)
         within = p99_ms <= REFUSAL_WANTED_MS
         verdict(console, "refusals' p99 at the client, ms", p99_ms, f"≤ {REFUSAL_WANTED_MS:g}", within)
     if output is not None:
         output.write_text(json.dumps(document(loads, shared, pairs), indent=2) + "\n", encoding="utf-8")
 
 
-def overload_figures(pairs: Sequence[tuple[Run, Run]], model: str, loads: Loads) -> tuple[float, float]:
+def overload_verdicts(pairs: Sequence[tuple[Run, Run]], model: str, loads: Loads) -> tuple[float, float]:
     """Goodput to capacity, the median of the rounds, and the p99 of a refusal in milliseconds, of all of them."""
-    ratios, refusals = [], []
-    for capacity, run in pairs:
-        samples = run.parts[model].samples
-        seconds = (int(samples.due_ns.max()) - int(samples.due_ns.min())) / NS_PER_S
-        good = int((latencies_ns(samples) <= loads.objective_ms[model] * 1e6).sum())
-        ratios.append(good / seconds / answered_per_s(capacity, model))
-        refusals.append((samples.done_ns - samples.sent_ns)[samples.status == _REFUSED])
-    return statistics.median(ratios), percentile_ms(np.concatenate(refusals), 99)
+    refusals = [
+        (samples.done_ns - samples.sent_ns)[samples.status == _REFUSED]
+        for samples in (run.parts[model].samples for _, run in pairs)
+    ]
+    ratio = statistics.median(goodput(capacity, run, model, loads) for capacity, run in pairs)
+    return ratio, percentile_ms(np.concatenate(refusals), 99)
 
 
 def verdict(console: Console, what: str, value: float, wanted: str, reached: bool) -> None:
