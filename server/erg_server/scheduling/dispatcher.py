@@ -89,7 +89,6 @@ class Dispatcher:
         """Forget a queue."""
         if self._queues.pop(queue.handle, None) is not None:
             queue.fleet.models -= 1
-            queue.fleet.greedy -= queue.greedy
         self._changed.pop(queue.handle, None)
         queue.place = queue.due_ns = 0
 
@@ -147,9 +146,7 @@ class Dispatcher:
         if at_ns is not None and at_ns <= now_ns:
             self._expire(queue, now_ns)
             at_ns = batcher.queue.next_expiry_ns()
-        # Waiting for a larger batch would give the devices to those who have more than their share already.
-        spare = queue.objective_ns > 0 and ((fleet.greedy > 0 and not queue.greedy) or fleet.spare(now_ns))
-        outcome = batcher.poll(now_ns, spare=spare)
+        outcome = batcher.poll(now_ns, spare=queue.objective_ns > 0 and fleet.spare(now_ns))
         if isinstance(outcome, Ready):
             gather_ns = queue.gather_until_ns
             if gather_ns > now_ns and outcome.waiting_rows < min(outcome.limit_rows, queue.running_rows):

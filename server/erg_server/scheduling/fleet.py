@@ -149,8 +149,6 @@ class Fleet:
         """Of the models whose requests with deadlines wait."""
         self.models = 0
         """How many have these workers."""
-        self.greedy = 0
-        """How many of them have more than their share."""
         self._work_ns = [0] * WORK_CLASSES
         self._load_ns = 0.0
         self._load_at_ns = 0

@@ -97,10 +97,8 @@ class ModelQueue:
         work_ns = self.work_ns
         self.remove_work(work_ns)
         self.fleet.models -= 1
-        self.fleet.greedy -= self.greedy
         self.fleet = fleet
         fleet.models += 1
-        fleet.greedy += self.greedy
         if work_ns:
             self.add_work(work_ns)
 
@@ -108,7 +106,6 @@ class ModelQueue:
         """Count its waiting work at another urgency."""
         work_ns = self.work_ns
         self.fleet.remove_work(self.work_class, work_ns)
-        self.fleet.greedy += greedy - self.greedy
         self.greedy = greedy
         self.work_class = self._own_class()
         self.fleet.add_work(self.work_class, work_ns)
