@@ -17,8 +17,8 @@ _GAIN, _FIRST_GAIN = 0.05, 0.25
 FIRST_SPREAD: Final = 1.1
 """Quantile over mean before any size was seen twice."""
 _FRESH_BATCHES: Final = 50
-"""For so many batches a size that was seen is taken as it was seen. Later it follows those that are seen: a busy machine
-is slower for all, and a size last measured in a bad moment would never be tried again."""
+"""For so many batches a size that was seen is taken as it was seen. Later it follows those that are seen: a busy
+machine is slower for all, and a size last measured in a bad moment would never be tried again."""
 _JUDGED_BATCHES: Final = 3
 """Batches of a size before its cost says anything: the first is often a compilation or a cold cache."""
 _WORSE: Final = 1.03
