@@ -20,7 +20,8 @@ _FRESH_BATCHES: Final = 50
 """For so many batches a size that was seen is taken as it was seen. Later it follows those that are seen: a busy
 machine is slower for all, and a size last measured in a bad moment would never be tried again."""
 _JUDGED_BATCHES: Final = 3
-"""Batches of a size before its cost says anything: the first is often a compilation or a cold cache."""
+"""Batches of a size before its cost says anything, and whose least is its time at first: one is often a compilation or
+a cold cache, and a size that is found dear is not formed again."""
 _WORSE: Final = 1.03
 """A row's cost beyond the best one's by this is worse. Of sizes within it the smallest is taken: a longer batch would
 save next to nothing, and every other one would wait for it."""
@@ -68,7 +69,8 @@ class LatencyCurve:
             self._means[rows] = float(duration_ns)
             self._counts[rows] = 1
             return
-        mean = known + _WEIGHT * (duration_ns - known)
+        first = self._counts[rows] < _JUDGED_BATCHES
+        mean = min(known, float(duration_ns)) if first else known + _WEIGHT * (duration_ns - known)
         if known > 0:
             self._judge(duration_ns / known)
             self._follow(mean / known)

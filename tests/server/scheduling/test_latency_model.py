@@ -115,6 +115,15 @@ def test_sizes_measured_in_a_bad_moment_are_tried_again(error: float) -> None:
     assert model.predict_ns("a", 4) == pytest.approx(250, rel=0.05)
 
 
+def test_a_size_whose_first_batch_was_a_compilation_is_formed_again() -> None:
+    model = LatencyModel()
+    for rows, durations in {1: (400, 100, 100), 2: (900, 150, 150), 4: (1600, 260, 250)}.items():
+        for duration_ns in durations:
+            model.observe("a", rows, duration_ns)
+    assert model.predict_ns("a", 2) == 150
+    assert model.best_rows("a", 64) == 8
+
+
 def test_a_size_that_is_seen_keeps_its_own_time() -> None:
     model = LatencyModel()
     for _ in range(30):
