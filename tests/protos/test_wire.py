@@ -11,7 +11,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTENSIONS = {"erg"}
-OWN_MESSAGES = {"ErgConfig", "Padding", "PaddedInput", "PaddedOutput"}
+OWN_MESSAGES = {"ErgConfig", "Padding", "PaddedInput", "PaddedOutput", "ServiceObjective"}
 
 
 def describe_field(field: FieldDescriptor) -> tuple:
