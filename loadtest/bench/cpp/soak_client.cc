@@ -219,7 +219,9 @@ class Soak {
       if (!wrong.empty()) tally_.Show("request " + std::to_string(call.number) + " is answered wrong: " + wrong);
     } else if (code == grpc::StatusCode::CANCELLED && call.cancelled) {
       ++tally_.cancelled;
-    } else if (code == grpc::StatusCode::DEADLINE_EXCEEDED && call.has_deadline) {
+    } else if (call.has_deadline && (code == grpc::StatusCode::DEADLINE_EXCEEDED ||
+                                     // Refused on arrival, since it could not be answered in time.
+                                     code == grpc::StatusCode::RESOURCE_EXHAUSTED)) {
       ++tally_.deadline;
     } else if (code == grpc::StatusCode::UNAVAILABLE && call.connection->dropped()) {
       ++tally_.lost;

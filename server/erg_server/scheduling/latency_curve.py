@@ -16,9 +16,6 @@ _GAIN, _FIRST_GAIN = 0.05, 0.25
 """How far one batch moves the quantile: 5 % up, 0.05 % down; further while there are few."""
 FIRST_SPREAD: Final = 1.1
 """Quantile over mean before any size was seen twice."""
-_FRESH_BATCHES: Final = 50
-"""For so many batches a size that was seen is taken as it was seen. Later it follows those that are seen: a busy
-machine is slower for all, and a size last measured in a bad moment would never be tried again."""
 _JUDGED_BATCHES: Final = 3
 """Batches of a size before its cost says anything, and whose least is its time at first: one is often a compilation or
 a cold cache, and a size that is found dear is not formed again."""
@@ -44,15 +41,13 @@ class LatencyCurve:
     longer than estimated and down by `gain * (1 - q)` where it did not, which follows changes and keeps no samples.
     """
 
-    __slots__ = ("_best_rows", "_budget_ns", "_counts", "_high_ns", "_judged", "_means", "_rows", "_seen", "spread")
+    __slots__ = ("_best_rows", "_budget_ns", "_counts", "_high_ns", "_judged", "_means", "_rows", "spread")
 
     def __init__(self, budget_ns: float = math.inf) -> None:
         self._budget_ns = budget_ns
         self._rows: list[int] = []
         self._means: dict[int, float] = {}
         self._counts: dict[int, int] = {}
-        # The number of the last batch of each size that ran here; those that were restored have none.
-        self._seen: dict[int, int] = {}
         self._judged = 0
         self.spread = FIRST_SPREAD
         # What was derived since the last batch: high predictions, and the cheapest size or 0.
@@ -73,10 +68,8 @@ class LatencyCurve:
         mean = min(known, float(duration_ns)) if first else known + _WEIGHT * (duration_ns - known)
         if known > 0:
             self._judge(duration_ns / known)
-            self._follow(mean / known)
         self._means[rows] = mean
         self._counts[rows] += 1
-        self._seen[rows] = self._judged
 
     def restore(self, snapshot: CurveSnapshot) -> None:
         """Take over what an earlier run or a measurement found, for every size that is not known yet."""
@@ -141,13 +134,6 @@ class LatencyCurve:
         cheapest = min(costs.values())
         efficient = min(rows for rows, cost in costs.items() if cost <= _WORSE * cheapest)
         return efficient if efficient < max(costs) else 2 * efficient
-
-    def _follow(self, factor: float) -> None:
-        """Have the sizes that were not seen lately change as the one that was."""
-        oldest = self._judged - _FRESH_BATCHES
-        for rows in self._rows:
-            if self._seen.get(rows, -1 << 62) < oldest:
-                self._means[rows] *= factor
 
     def _judge(self, ratio: float) -> None:
         self._judged += 1

@@ -104,17 +104,6 @@ def test_a_batch_whose_rows_save_nothing_is_not_formed() -> None:
     assert learnt({1: 100, 2: 160, 4: 318, 8: 640}).best_rows("a", 32) == 2
 
 
-@pytest.mark.parametrize("error", [1.5, 2.0, 3.0])
-def test_sizes_measured_in_a_bad_moment_are_tried_again(error: float) -> None:
-    truth = {1: 100.0, 2: 150.0, 4: 250.0, 8: 450.0}
-    model = LatencyModel()
-    model.restore({"a": CurveSnapshot(means_ns={rows: mean * error for rows, mean in truth.items()})})
-    for _ in range(60):
-        model.observe("a", 1, 100)
-    assert model.best_rows("a", 8) == 8
-    assert model.predict_ns("a", 4) == pytest.approx(250, rel=0.05)
-
-
 def test_a_size_whose_first_batch_was_a_compilation_is_formed_again() -> None:
     model = LatencyModel()
     for rows, durations in {1: (400, 100, 100), 2: (900, 150, 150), 4: (1600, 260, 250)}.items():
