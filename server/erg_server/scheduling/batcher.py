@@ -2,79 +2,18 @@
 
 from __future__ import annotations
 
-import enum
-import heapq
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 from erg_server.repository.spec import BatchingPolicy, ModelSpec, PaddingRule
+from erg_server.scheduling.bucket_heads import BucketHeads
+from erg_server.scheduling.poll_outcome import IDLE, Idle, Ready, Release, WaitUntil
 from erg_server.scheduling.request_queue import AGEING_NS, Bucket, QueuedRequest, RequestQueue, RequestState
 from erg_server.scheduling.slack import SlackPolicy
 
 _RUNNING: Final = RequestState.RUNNING
-
-
-class Release(enum.StrEnum):
-    """Why a batch was let go; the metric's label."""
-
-    SINGLE = "single"
-    """The model does not batch."""
-    FULL = "full"
-    PREFERRED = "preferred"
-    DELAY = "delay"
-    """Its oldest request waited for the longest delay allowed."""
-    IDLE = "idle"
-    """A worker was free, and no delay is configured or none would pay."""
-    SLACK = "slack"
-    """Its earliest deadline is due."""
-    FLUSH = "flush"
-    """The version is being drained."""
-
-
-class Ready:
-    """A batch may go now, of at most `limit_rows` of the `waiting_rows` that share `key`.
-
-    Of the batches of several models, the one of the earliest `urgent_ns` goes first. `deadline_ns` is when its first
-    request must be answered, None for one without a deadline.
-    """
-
-    __slots__ = ("deadline_ns", "key", "level", "limit_rows", "reason", "urgent_ns", "waiting_rows")
-
-    def __init__(
-        self,
-        level: int,
-        key: Hashable,
-        *,
-        waiting_rows: int,
-        limit_rows: int,
-        urgent_ns: int,
-        reason: Release,
-        deadline_ns: int | None,
-    ) -> None:
-        self.level = level
-        self.key = key
-        self.waiting_rows = waiting_rows
-        self.limit_rows = limit_rows
-        self.urgent_ns = urgent_ns
-        self.reason = reason
-        self.deadline_ns = deadline_ns
-
-
-@dataclass(frozen=True, slots=True)
-class WaitUntil:
-    """Nothing may go before `at_ns`, unless more requests come."""
-
-    at_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """Nothing waits."""
-
-
-IDLE: Final = Idle()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +57,9 @@ class DynamicBatcher:
         # to skip it makes no difference.
         first = self._preferred[0] if self._preferred and self._delay_ns else limits.max_rows
         self._full_rows_at_most = min(first, limits.max_rows)
-        # (queued_ns or, with slack, due_ns, sequence, push number, key) of bucket heads, earliest first; stale once its
-        # request left. A batch that grows is due a little earlier than it says, which shifts the order of shapes only.
-        # The push number is unique, so that keys, which need not be comparable, never are compared.
-        self._heads: dict[int, list[tuple[int, int, int, Hashable]]] = {}
-        self._pushes = 0
+        # By when they were queued, or with slack by when they are due: a batch that grows is due a little earlier than
+        # it says, which shifts the order of shapes only.
+        self._heads = BucketHeads(self.queue)
         self._full: dict[int, dict[Hashable, None]] = {}
 
     def offer(self, entry: QueuedRequest) -> None:
@@ -240,7 +177,7 @@ class DynamicBatcher:
             bucket = self.queue.bucket(level, key)
             assert bucket is not None
             return self._ready(bucket, Release.FULL)
-        oldest = self._oldest(level)
+        oldest = self._heads.first(level)
         head_ns = oldest.head.phases.queued_ns
         if self.flushing:
             return self._ready(oldest, Release.FLUSH)
@@ -320,26 +257,10 @@ class DynamicBatcher:
             self._full.setdefault(bucket.level, {})[bucket.key] = None
 
     def _push_head(self, bucket: Bucket) -> None:
-        heads = self._heads.setdefault(bucket.level, [])
-        if len(heads) > 64 + 2 * self.queue.level_size(bucket.level):
-            # Stale items would otherwise pile up behind a head that does not move.
-            heads[:] = [item for item in heads if self._is_head(bucket.level, item)]
-            heapq.heapify(heads)
-        head = bucket.head
-        self._pushes += 1
-        at_ns = head.phases.queued_ns if self._slack is None else self._due_ns(bucket)
-        heapq.heappush(heads, (at_ns, head.sequence, self._pushes, bucket.key))
-
-    def _is_head(self, level: int, item: tuple[int, int, int, Hashable]) -> bool:
-        bucket = self.queue.bucket(level, item[3])
-        return bucket is not None and bucket.head.sequence == item[1]
+        self._heads.push(bucket, bucket.head.phases.queued_ns if self._slack is None else self._due_ns(bucket))
 
     def _full_rows(self, bucket: Bucket) -> int:
-        if self._slack is not None:
-            return min(self._most_rows(bucket), self._full_rows_at_most)
-        if not self.limits.max_padded_elements:
-            return self._full_rows_at_most
-        return min(self._full_rows_at_most, self.row_limit(self._ceiling(bucket.head.length)))
+        return min(self._most_rows(bucket), self._full_rows_at_most)
 
     def _retrack(self, level: int, key: Hashable) -> None:
         """Restate a bucket's head and fullness after requests left it."""
@@ -351,21 +272,13 @@ class DynamicBatcher:
                 if not full:
                     del self._full[level]
             if self.queue.level_size(level) == 0:
-                self._heads.pop(level, None)
+                self._heads.forget(level)
             return
         self._push_head(bucket)
         if full is not None and bucket.rows < self._full_rows(bucket):
             full.pop(key, None)
             if not full:
                 del self._full[level]
-
-    def _oldest(self, level: int) -> Bucket:
-        heads = self._heads[level]
-        while not self._is_head(level, heads[0]):
-            heapq.heappop(heads)
-        bucket = self.queue.bucket(level, heads[0][3])
-        assert bucket is not None
-        return bucket
 
     def _sort(self) -> None:
         """Put the earliest deadlines first where requests came in another order."""

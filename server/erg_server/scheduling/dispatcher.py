@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from erg_server.clock import Clock
-from erg_server.scheduling.batcher import Ready, WaitUntil
 from erg_server.scheduling.fleet import STAGING_MARGIN_NS, Fleet, FleetIndex, WorkerAccount
 from erg_server.scheduling.model_queue import ModelQueue
 from erg_server.scheduling.placement import balance_rows, share_rows, spread_rows
+from erg_server.scheduling.poll_outcome import Ready, WaitUntil
 from erg_server.scheduling.ports import SchedulableWorker, Timer, Timers
 from erg_server.scheduling.request_queue import AGEING_NS, QueuedRequest
 from erg_server.scheduling.slack import rows_in_time, rows_to_drop

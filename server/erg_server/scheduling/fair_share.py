@@ -41,8 +41,8 @@ class Share:
 
     def refused(self, now_ns: int, *, own_work_ns: float, all_work_ns: float, all_weights: float) -> bool:
         """A request was refused because of waiting work; whether its model has more of that than its share."""
-        # Where nobody else waits it is: that costs it nothing, and whoever comes finds its way free.
-        if own_work_ns * all_weights < all_work_ns * self._weight:
+        # Where nobody else waits it has: that costs it nothing, and whoever comes finds its way free.
+        if not own_work_ns or own_work_ns * all_weights < all_work_ns * self._weight:
             return False
         self._greedy_until_ns = now_ns + GREEDY_NS
         return True

@@ -11,10 +11,11 @@ from erg_server.repository.spec import ModelSpec
 from erg_server.request import InferenceResponse
 from erg_server.scheduling.admission import Caution
 from erg_server.scheduling.batch import BatchLayout
-from erg_server.scheduling.batcher import DynamicBatcher, Ready
+from erg_server.scheduling.batcher import DynamicBatcher
 from erg_server.scheduling.fair_share import Share
 from erg_server.scheduling.fleet import WORK_CLASSES, Fleet, work_class
 from erg_server.scheduling.latency_model import LatencyModel
+from erg_server.scheduling.poll_outcome import Ready
 from erg_server.scheduling.request_queue import QueuedRequest
 from erg_server.telemetry.meter import ModelMeter
 

@@ -20,17 +20,18 @@ from erg_server.errors import (
 )
 from erg_server.repository.spec import ModelSpec
 from erg_server.request import InferenceResponse
-from erg_server.scheduling.admission import Forecast, QueueLimits, admit, check_in_time
+from erg_server.scheduling.admission import QueueLimits, admit
 from erg_server.scheduling.batch import BatchLayout
-from erg_server.scheduling.batcher import BatchLimits, DynamicBatcher, Ready
+from erg_server.scheduling.batcher import BatchLimits, DynamicBatcher
+from erg_server.scheduling.deadlines import set_deadline
 from erg_server.scheduling.dispatcher import HANDOVER_NS, Dispatcher
 from erg_server.scheduling.fleet import WorkerAccount
-from erg_server.scheduling.latency_curve import LatencyCurve
 from erg_server.scheduling.latency_model import Curves, LatencyModel
 from erg_server.scheduling.model_queue import DispatchedBatch, ModelQueue
+from erg_server.scheduling.poll_outcome import Ready
 from erg_server.scheduling.ports import SchedulableWorker, Timers
-from erg_server.scheduling.request_queue import AGEING_NS, Deadline, QueuedRequest, RequestState
-from erg_server.scheduling.slack import BATCH_SHARE, SLACK_MARGIN_NS, SlackPolicy
+from erg_server.scheduling.request_queue import QueuedRequest, RequestState
+from erg_server.scheduling.slack import BATCH_SHARE, SlackPolicy
 from erg_server.telemetry.meter import FailureReason, ModelMeter, RefusalReason
 from erg_server.workers.process import BatchResult
 
@@ -40,11 +41,6 @@ _FINISHED: Final = RequestState.FINISHED
 
 _LATE_NS: Final = 3 * HANDOVER_NS
 """How long a short batch is waited for; then something else holds its worker up."""
-NO_PROMISE_NS: Final = 3_600_000_000_000
-"""What warms a version up may be as late as this: the first inference of a model may take minutes."""
-REMEASURE_NS: Final = 1_000_000_000
-"""How old a prediction may be by which a request is refused. Then one goes in spite of it, or a model that was slow
-once would be refused for ever."""
 
 
 class Scheduler:
@@ -141,7 +137,7 @@ class Scheduler:
             entry.level, entry.expires_ns, entry.delayable = admission
             entry.phases.queued_ns = now_ns
             if queue.objective_ns or request.deadline_ns is not None:
-                self._set_deadline(queue, entry, now_ns)
+                set_deadline(queue, entry, now_ns)
         except ErgError as error:
             queue.meter.refused(_refusal(error), now_ns - request.arrival_ns)
             raise
@@ -158,74 +154,6 @@ class Scheduler:
             self._fail(queue, entry, CancelledError("the caller cancelled the request"), "CANCELED")
             self._changed(queue)
             self._check_drained(queue)
-
-    def _set_deadline(self, queue: ModelQueue, entry: QueuedRequest, now_ns: int) -> None:
-        """Give a request the earlier of its caller's deadline and its model's objective, or refuse it."""
-        at_ns = entry.request.deadline_ns
-        if queue.objective_ns:
-            promised_ns = entry.request.arrival_ns + queue.objective_ns
-            at_ns = promised_ns if at_ns is None else min(at_ns, promised_ns)
-        assert at_ns is not None
-        deadline = Deadline(at_ns, min(at_ns, now_ns + AGEING_NS))
-        last_ns, curve = at_ns, queue.latency.curve(entry.key)
-        if not queue.promises:
-            last_ns = at_ns + NO_PROMISE_NS
-        elif curve is not None:
-            best = curve.best_rows(queue.batcher.limits.max_rows)
-            deadline.work_ns = int(curve.predict_ns(best) * entry.rows / best)
-            alone_ns = curve.predict_high_ns(entry.rows)
-            rows = queue.batcher.queue.rows + entry.rows
-            # With an idle device nothing waits but for its own good: the batch that it joins could go now.
-            if rows > best or not queue.fleet.idle or now_ns + curve.predict_high_ns(rows) > at_ns:
-                alone_ns = self._check_in_time(queue, entry, curve, best=best, at_ns=at_ns, now_ns=now_ns)
-            # Later than that not even a batch of its own would be in time.
-            last_ns = at_ns - int(alone_ns)
-        entry.expires_ns = last_ns if entry.expires_ns is None else min(last_ns, entry.expires_ns)
-        entry.deadline = deadline
-        queue.timed = True
-        if deadline.work_ns:
-            queue.add_work(deadline.work_ns)
-
-    def _check_in_time(
-        self, queue: ModelQueue, entry: QueuedRequest, curve: LatencyCurve, *, best: int, at_ns: int, now_ns: int
-    ) -> float:
-        """What the request takes alone, 0 for one that goes in spite of it; raises ErgError for one that is refused."""
-        fleet, waiting = queue.fleet, queue.batcher.queue
-        if queue.greedy and not queue.share.still_greedy(now_ns):
-            queue.set_greedy(False)
-        whole = waiting.rows // best
-        own_ns = whole * curve.predict_ns(best) if whole else 0.0
-        if queue.greedy:
-            # It takes turns, and has as many of them as its weight gives it.
-            ahead_ns = own_ns * fleet.weights / queue.spec.weight
-        else:
-            ahead_ns = own_ns + max(0.0, fleet.work_ns(queue.work_class) - queue.work_ns)
-        forecast = Forecast(
-            wait_ns=(fleet.free_in_ns(now_ns) + ahead_ns / max(1, fleet.size)) * queue.caution.factor,
-            batch_ns=SLACK_MARGIN_NS
-            + curve.predict_high_ns(max(entry.rows, min(best, waiting.rows - whole * best + entry.rows))),
-            alone_ns=curve.predict_high_ns(entry.rows),
-            waiting_requests=len(waiting),
-        )
-        try:
-            check_in_time(entry.request, at_ns - now_ns, forecast)
-        except ErgError:
-            if (
-                queue.share.refused(
-                    now_ns,
-                    own_work_ns=queue.work_ns,
-                    all_work_ns=fleet.all_work_ns(),
-                    all_weights=fleet.weights,
-                )
-                and fleet.models > 1
-                and not queue.greedy
-            ):
-                queue.set_greedy(True)
-            if now_ns - queue.observed_ns < REMEASURE_NS or queue.running or waiting:
-                raise
-            queue.observed_ns = now_ns
-            return 0.0
-        return forecast.alone_ns
 
     def _dequeued(self, queue: ModelQueue, entry: QueuedRequest) -> None:
         queue.meter.dequeued()

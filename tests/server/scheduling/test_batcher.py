@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from erg_server.repository.spec import BatchingPolicy
 from erg_server.request import InferenceRequest, Phases
-from erg_server.scheduling.batcher import BatchLimits, DynamicBatcher, Idle, Ready, Release, WaitUntil
+from erg_server.scheduling.batcher import BatchLimits, DynamicBatcher
+from erg_server.scheduling.poll_outcome import Idle, Ready, Release, WaitUntil
 from erg_server.scheduling.request_queue import QueuedRequest, RequestQueue
 from hypothesis import given
 from hypothesis import strategies as st
@@ -205,7 +206,7 @@ def test_heads_of_cancelled_requests_do_not_pile_up_while_another_waits() -> Non
         passing = entry(number, key="passes", expires_ns=10**12)
         subject.offer(passing)
         subject.cancel(passing)
-    assert len(subject._heads[1]) < 200
+    assert len(subject._heads._heads[1]) < 200
     assert len(subject.queue._expiries) < 200
 
 

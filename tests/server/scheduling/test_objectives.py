@@ -10,11 +10,12 @@ import pytest
 from erg_server.clock import ManualClock
 from erg_server.errors import DeadlineExceededError, ErgError, ResourceExhaustedError
 from erg_server.request import InferenceRequest, InferenceResponse, Phases
+from erg_server.scheduling.deadlines import REMEASURE_NS
 from erg_server.scheduling.latency_curve import CurveSnapshot
 from erg_server.scheduling.latency_model import Curves
 from erg_server.scheduling.model_queue import ModelQueue
 from erg_server.scheduling.request_queue import QueuedRequest
-from erg_server.scheduling.scheduler import REMEASURE_NS, Scheduler
+from erg_server.scheduling.scheduler import Scheduler
 from erg_server.scheduling.slack import SLACK_MARGIN_NS
 from erg_server.simulation.device import SimulatedWorker
 from erg_server.simulation.virtual_time import VirtualTimers
