@@ -11,6 +11,7 @@ model moves only where a device went away or where moving takes much off the bus
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -225,15 +226,21 @@ class _Planner:
 
     def spread(self, demands: Sequence[ModelDemand]) -> bool:
         """Add the instances wanted, each to the model whose instances have most to do; whether there were any."""
-        short = {demand.key: demand for demand in demands if self.placed[demand.key]}
+        by_key = {demand.key: demand for demand in demands if self.placed[demand.key]}
+        hottest_first = [self._heat(demand) for demand in by_key.values()]
+        heapq.heapify(hottest_first)
         added = False
-        while short:
-            hottest = max(short.values(), key=lambda each: (each.load / max(1, self.live(each)), -each.key))
-            if self.live(hottest) < self.wanted(hottest) and self.add(hottest):
+        while hottest_first:
+            demand = by_key[hottest_first[0][1]]
+            if self.live(demand) < self.wanted(demand) and self.add(demand):
+                heapq.heapreplace(hottest_first, self._heat(demand))
                 added = True
             else:
-                del short[hottest.key]
+                heapq.heappop(hottest_first)
         return added
+
+    def _heat(self, demand: ModelDemand) -> tuple[float, int]:
+        return -demand.load / max(1, self.live(demand)), demand.key
 
     def _allowed(self, demand: ModelDemand) -> list[str]:
         return [name for name in sorted(demand.sites) if name in self._sites and name not in self._away]

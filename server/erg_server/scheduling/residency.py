@@ -273,15 +273,20 @@ class _Choice:
         """The plan to work towards; sets `refused` and `look_again_ns`."""
         evicted: set[int] = set()
         members = [model for model in self.members if model.standing or model.wanted_ns is not None]
+        # Made anew only where somebody goes: a plan looks at every model, and this runs in the event loop.
+        plan = self._plan(members, evicted)
         for model in members:
-            if model.key not in self._plan(members, evicted).left_out:
+            if model.key not in plan.left_out:
                 continue
             if not self._can_ever_fit(model):
                 evicted.add(model.key)
                 self.refused.append((model.key, self._too_large(model)))
-            elif model.wanted_ns is not None and not self._evict_for(model, members, evicted):
+            elif model.wanted_ns is None:
+                continue
+            elif not self._evict_for(model, members, evicted):
                 break  # Those behind it must not take what it waits for.
-        return self._plan(members, evicted)
+            plan = self._plan(members, evicted)
+        return plan
 
     def _evict_for(self, model: _Model, members: list[_Model], evicted: set[int]) -> bool:
         """Add to `evicted` what must go for `model` to fit, those missed least first; False where it must wait."""

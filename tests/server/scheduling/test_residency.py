@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from erg_server.errors import ResourceExhaustedError
+from erg_server.scheduling import residency
 from erg_server.scheduling.instance_groups import InstanceLimits
-from erg_server.scheduling.placement_plan import Site
+from erg_server.scheduling.placement_plan import PlacementPlan, Site, plan_placement
 from erg_server.scheduling.residency import MIN_STAY_NS, InstanceState, Orders, Residency
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -84,6 +86,24 @@ def test_a_third_model_under_a_budget_of_two_takes_the_place_of_the_one_missed_l
     assert orders.loads == (), "its memory is not free yet"
     case.carry_out(orders)
     assert [key for key, _ in case.poll().loads] == [3]
+
+
+def test_one_plan_is_enough_where_nobody_has_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs in the event loop, with every load and every ten seconds, and looks at every model."""
+    case = Case(budget=30 * 10)
+    keys = range(1, 31)
+    case.add(*keys)
+    case.bring(*keys)
+    plans = 0
+
+    def counted(*arguments: Any) -> PlacementPlan:
+        nonlocal plans
+        plans += 1
+        return plan_placement(*arguments)
+
+    monkeypatch.setattr(residency, "plan_placement", counted)
+    case.poll()
+    assert plans == 1
 
 
 def test_what_is_dear_to_reload_stays() -> None:
