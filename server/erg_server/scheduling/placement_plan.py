@@ -17,8 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from erg_server.errors import ResourceExhaustedError
-
 TARGET_LOAD = 0.5
 """Device-seconds a second that one instance should have at most: with twice that its queue has no bound."""
 MOVE_GAIN = 0.2
@@ -60,15 +58,6 @@ class PlacementPlan:
     instances: Mapping[int, tuple[str, ...]]
     left_out: tuple[int, ...]
 
-    def used_bytes(self, demands: Sequence[ModelDemand], sites: Sequence[Site]) -> dict[str, int]:
-        """Memory that the plan takes from each pool."""
-        pools = {site.name: site.pool for site in sites}
-        used: dict[str, int] = {site.pool: 0 for site in sites}
-        for demand in demands:
-            for name in self.instances.get(demand.key, ()):
-                used[pools[name]] += demand.memory_bytes
-        return used
-
 
 def plan_placement(
     sites: Sequence[Site], away: frozenset[str], budgets: Mapping[str, int], demands: Sequence[ModelDemand]
@@ -109,27 +98,12 @@ def plan_placement(
     return PlacementPlan(MappingProxyType(instances), left_out)
 
 
-def require_pinned(plan: PlacementPlan, demands: Sequence[ModelDemand]) -> None:
-    """Check that every pinned model has an instance.
-
-    Raises:
-        ResourceExhaustedError: one has none; the message names it, what it needs and what would help.
-    """
-    for demand in demands:
-        if demand.pinned and demand.key in plan.left_out:
-            raise ResourceExhaustedError(
-                f"model '{demand.name}' is pinned and needs {demand.memory_bytes} bytes, which no device it may use "
-                "has left beside the other pinned models; raise --memory-budget, or pin fewer models (erg.pinned)"
-            )
-
-
 class _Planner:
     """One plan in the making. Memory of a pool is taken by every instance placed and by every one that is away."""
 
     def __init__(self, sites: Sequence[Site], away: frozenset[str], budgets: Mapping[str, int]) -> None:
         self._sites = {site.name: site for site in sites}
         self._away = away
-        self._budgets = budgets
         self._free = dict(budgets)
         self._loads = dict.fromkeys(self._sites, 0.0)
         self._counts = dict.fromkeys(self._sites, 0)
@@ -146,7 +120,7 @@ class _Planner:
         if demand.counts:
             hosts = [self._sites[name].host for name in sites]
             return sum(min(count, hosts.count(host)) for host, count in demand.counts.items())
-        if not any(self._sites[name].pool in self._budgets for name in sites):
+        if not any(self._sites[name].pool in self._free for name in sites):
             return len(sites)
         return min(len(sites), max(1, math.ceil(demand.load / TARGET_LOAD)))
 
