@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from erg_server.files import replace_text
+
 from erg_converters.plots import draw_front
 from erg_converters.report import SOURCE_CANDIDATE, CandidateRecord, Report
-from erg_converters.workspace import replace_text
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1b1b1b;max-width:72rem;margin:2rem auto;padding:0 1rem}

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from erg_server.backends.registry import backend_names
+from erg_server.files import replace_text
 
 from erg_converters.errors import RecipeError, SourceError
 from erg_converters.locations import PACKAGE_PREFIX, find
 from erg_converters.settings import InputSettings, PublishSettings, Recipe, SourceKind, SourceSettings
 from erg_converters.sources.base import InputSpec, Source
 from erg_converters.sources.load import load_source
-from erg_converters.workspace import replace_text
 
 _CHECKPOINTS = frozenset({".safetensors", ".pt", ".pth", ".bin", ".ckpt"})
 _NOT_FOUND = "there is no {model}: name a transformers folder, an .onnx file, or package:NAME/INSIDE"

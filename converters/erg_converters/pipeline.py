@@ -13,6 +13,7 @@ from pathlib import Path
 
 from erg_server import __version__
 from erg_server.errors import ErgError
+from erg_server.files import replace_text
 from erg_server.repository.manifest import Golden, Measurement, Source
 from rich.console import Console
 
@@ -34,7 +35,7 @@ from erg_converters.report import (
 from erg_converters.serving_config import check_config_place, read_config
 from erg_converters.settings import Recipe
 from erg_converters.sources.load import load_source
-from erg_converters.workspace import Workspace, default_root, digest_of, replace_text
+from erg_converters.workspace import Workspace, default_root, digest_of
 
 
 class Conversion:

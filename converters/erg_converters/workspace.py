@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from erg_server.errors import ErgError
+from erg_server.files import replace_text, write_text
 from erg_server.repository.manifest import digest_file
 
 from erg_converters.artifact import Artifact, Format
@@ -113,7 +114,7 @@ class Workspace:
                 "seconds": seconds,
                 "figures": dict(figures),
             }
-            _write_text(staging / _ENTRY_FILENAME, json.dumps(stated, indent=2))
+            write_text(staging / _ENTRY_FILENAME, json.dumps(stated, indent=2))
             final = parent / key
             try:
                 staging.rename(final)
@@ -170,28 +171,3 @@ class ResumeStore(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._values)
-
-
-def replace_text(path: Path, text: str, *, durable: bool = True) -> None:
-    """Write a file so that readers find the old text or the new one; raises OSError with nothing changed.
-
-    Not `durable`, it outlives the process but perhaps not a crash of the machine, and takes no wait for the disk.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    staging = Path(name)
-    try:
-        os.close(descriptor)
-        _write_text(staging, text, durable=durable)
-        staging.replace(path)
-    except BaseException:
-        staging.unlink(missing_ok=True)
-        raise
-
-
-def _write_text(path: Path, text: str, *, durable: bool = True) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from erg_converters import cli, pipeline, workspace
+from erg_converters import cli, pipeline
 from erg_converters.cli import convert
 from erg_converters.interrupts import DiskFullError, Terminated, telling_full_disk
+from erg_server import files
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_init_leaves_no_half_a_recipe_where_the_disk_is_full(tmp_path, tiny_cnn_
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
 
-    monkeypatch.setattr(workspace, "_write_text", full)
+    monkeypatch.setattr(files, "write_text", full)
     path = tmp_path / "made.toml"
     result = CliRunner().invoke(cli.convert, ["init", str(tiny_cnn_onnx), "-o", str(path)])
     assert result.exit_code == 1

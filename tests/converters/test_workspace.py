@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from erg_converters.artifact import Artifact, Format
-from erg_converters.workspace import ResumeStore, Workspace, default_root, digest_of, replace_text
+from erg_converters.workspace import ResumeStore, Workspace, default_root, digest_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,20 +106,6 @@ def test_texts_are_kept_by_key(workspace: Workspace) -> None:
     workspace.put_text("k", "one")
     workspace.put_text("k", "two")
     assert workspace.get_text("k") == "two"
-
-
-def test_replacing_a_text_leaves_the_old_one_where_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "report.json"
-    replace_text(path, "old")
-
-    def full(_self: Path, _target: Path) -> Any:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
-        replace_text(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 JSON = st.recursive(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
-import os
-import tempfile
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
+from erg_server.files import replace_text
 from erg_server.scheduling.latency_curve import CurveSnapshot
 from erg_server.scheduling.latency_model import Curves
 
@@ -59,18 +57,7 @@ class LatencyCache:
         """Write the file at once or not at all; what the disk refuses is told in the log."""
         text = json.dumps({"format_version": FORMAT_VERSION, "entries": self._entries})
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(name).replace(self._path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    Path(name).unlink()
-                raise
+            replace_text(self._path, text)
         except OSError as error:
             log.warning("%s cannot be written, so latencies are measured again after a restart: %s", self._path, error)
 
