@@ -1,16 +1,14 @@
 """Builds wheels: compiles the modules that every request goes through, where a C compiler is at hand.
 
 The source stays plain Python, which is what an editable installation and a platform without a wheel run. mypyc turns
-the modules listed in pyproject.toml (tool.erg.compiled) into C extensions; ERG_COMPILE=0 leaves that out, and
+the modules that pyproject.toml lists for this hook into C extensions; ERG_COMPILE=0 leaves that out, and
 ERG_COMPILE=1 makes it an error if it cannot be done.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +27,12 @@ class CompileHook(BuildHookInterface[Any]):
         wish = os.environ.get("ERG_COMPILE", "")
         if version == "editable" or wish == "0":
             return
-        root = Path(self.root)
-        modules: list[str] = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["erg"]["compiled"]
+        modules: list[str] = self.config["modules"]
         # Kept until this process ends, after the wheel has been written.
         self._scratch = tempfile.TemporaryDirectory(prefix="erg-compile-")
         self.app.display_info(f"compiling {len(modules)} modules of Erg with mypyc (about a minute)")
         try:
-            extensions = compile_modules(root / SOURCE, modules, Path(self._scratch.name))
+            extensions = compile_modules(Path(self.root, SOURCE), modules, Path(self._scratch.name))
         except (Exception, SystemExit) as error:
             if wish == "1":
                 raise
@@ -87,8 +84,4 @@ def compile_modules(source: Path, modules: list[str], scratch: Path) -> dict[Pat
     finally:
         os.chdir(before)
     lib = scratch / "lib"
-    return {path: path.relative_to(lib).as_posix() for path in sorted(lib.rglob(f"*{_suffix()}"))}
-
-
-def _suffix() -> str:
-    return ".pyd" if sys.platform == "win32" else ".so"
+    return {path: path.relative_to(lib).as_posix() for path in sorted(lib.rglob("*.so"))}
