@@ -23,9 +23,9 @@ from pathlib import Path
 import click
 import numpy as np
 from bench.raw_onnxruntime import RawRun, best, measure_raw
-from bench.serving import Served, served
+from bench.serving import Served, read_signature, served
 from erg_loadtest.arrivals import ClosedLoop, Limit
-from erg_loadtest.client import InferClient, Target
+from erg_loadtest.client import Target
 from erg_loadtest.load import LoadPlan, PreparedScenario, run_load
 from erg_loadtest.payloads import Payload, build_payload
 from erg_loadtest.result import LoadResult
@@ -97,13 +97,6 @@ def run_case(case: Case, server: Served, model: str, seconds: float) -> LoadResu
             ready_timeout_s=_TIMEOUT_S,
         )
     )
-
-
-async def read_signature(server: Served, model: str) -> Signature:
-    """The served model's signature, once it is ready."""
-    async with InferClient(Target(url=server.url)) as client:
-        await client.wait_ready(model, "", _TIMEOUT_S)
-        return await client.signature(model)
 
 
 def median_of(results: Sequence[LoadResult], figure: Callable[[LoadResult], float | None]) -> float | None:

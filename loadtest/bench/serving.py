@@ -7,14 +7,20 @@ import os
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from erg_loadtest.client import InferClient, Target
+from erg_loadtest.tensors import Signature
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 _EXIT_TIMEOUT_S = 40.0
+_READY_S = 120.0
 _ROOT = Path(__file__).parents[2]
 COMPILED = _ROOT / "build" / "compiled"
 """What `make compiled` unpacks: the wheel that users install."""
@@ -70,6 +76,20 @@ def served(
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+async def read_signature(server: Served, model: str) -> Signature:
+    """The served model's signature, once it is ready."""
+    async with InferClient(Target(url=server.url)) as client:
+        await client.wait_ready(model, "", _READY_S)
+        return await client.signature(model)
+
+
+def metric_samples(server: Served) -> list[Sample]:
+    """Every figure of the server's metrics now."""
+    with urllib.request.urlopen(server.metrics_url) as response:  # noqa: S310 (a server of our own)
+        text = response.read().decode()
+    return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
 def _free_ports(count: int) -> list[int]:

@@ -13,7 +13,6 @@ import json
 import subprocess
 import tempfile
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,10 +24,9 @@ import click
 import psutil
 from bench.build import built
 from bench.memory import MemoryWatch, worker_processes
-from bench.serving import Served, served
+from bench.serving import Served, metric_samples, served
 from bench.watched_server import Held, ask_held
 from erg_loadtest.client import InferClient, Target
-from prometheus_client.parser import text_string_to_metric_families
 
 MODEL = "soak_identity"
 CONFIG = """backend: "identity"
@@ -66,18 +64,15 @@ class Run:
 
 def standing(server: Served, report: Path) -> Standing:
     """Look at a server that is at rest."""
-    with urllib.request.urlopen(server.metrics_url) as response:  # noqa: S310 (a server of our own)
-        text = response.read().decode()
     waiting = successes = 0.0
     failures: Counter[str] = Counter()
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name == "erg_queue_depth_requests":
-                waiting += sample.value
-            elif sample.name == "nv_inference_request_success":
-                successes += sample.value
-            elif sample.name == "erg_request_failures_total":
-                failures[sample.labels["reason"]] += int(sample.value)
+    for sample in metric_samples(server):
+        if sample.name == "erg_queue_depth_requests":
+            waiting += sample.value
+        elif sample.name == "nv_inference_request_success":
+            successes += sample.value
+        elif sample.name == "erg_request_failures_total":
+            failures[sample.labels["reason"]] += int(sample.value)
     return Standing(
         held=ask_held(server.pid, report),
         descriptors={

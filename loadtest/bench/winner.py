@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 import numpy as np
 from bench.minilm import median_of, write_plain
-from bench.serving import Served, served
+from bench.serving import Served, read_signature, served
 from erg_converters.data import Dataset, load_table
 from erg_converters.errors import ConversionError
 from erg_converters.feeds import LENGTH_AXIS
@@ -38,7 +38,6 @@ from erg_server.repository.layout import versions_on_disk
 from rich.console import Console
 from rich.table import Table
 
-_READY_S = 120.0
 _IN_FLIGHT_CHECKED = 8
 
 
@@ -68,9 +67,7 @@ def samples_of(recipe: Recipe, length: int) -> Dataset:
 
 async def requests_of(server: Served, model: str, data: Dataset) -> tuple[Payload, ...]:
     """A request for each sample, once the model is ready."""
-    async with InferClient(Target(url=server.url)) as client:
-        await client.wait_ready(model, "", _READY_S)
-        signature = await client.signature(model)
+    signature = await read_signature(server, model)
     return tuple(build_payload(signature, sample, rows=1) for sample in data.samples)
 
 

@@ -18,6 +18,8 @@ class ServerCounts:
     executions: int
     succeeded: int
     failed: int
+    failed_ns: int
+    """From arrival to the error, of those that failed."""
     total_ns: int
     queue_ns: int
     input_ns: int
@@ -65,6 +67,7 @@ async def read_counts(client: InferClient, model: str, version: str) -> ServerCo
         executions=sum(entry.execution_count for entry in entries),
         succeeded=sum(phase.success.count for phase in phases),
         failed=sum(phase.fail.count for phase in phases),
+        failed_ns=sum(phase.fail.ns for phase in phases),
         total_ns=sum(phase.success.ns for phase in phases),
         queue_ns=sum(phase.queue.ns for phase in phases),
         input_ns=sum(phase.compute_input.ns for phase in phases),
