@@ -83,33 +83,35 @@ def _device(nvml: Any, handle: Any, index: int, partition: str) -> Device:
 
 
 @dataclass(frozen=True, slots=True)
-class GpuMemory:
-    """Memory of a GPU that is in use: by this process, None where NVML does not tell of it, and by all."""
+class MemoryUse:
+    """Memory of a device that is in use: by this process, and by all. None is what nobody tells."""
 
-    process_bytes: int | None
-    device_bytes: int
+    process_bytes: int | None = None
+    device_bytes: int | None = None
 
-    def grown_since(self, before: GpuMemory) -> int:
+    def grown_since(self, before: MemoryUse) -> int:
         """What this process took since `before`.
 
         Where NVML does not know the process, as in a container with process ids of its own, it is what the device's
-        use grew by, which is too much while others load there.
+        use grew by, which is too much while others load there. Where it did not answer once, it is nothing.
         """
         if self.process_bytes is not None:
             return self.process_bytes - (before.process_bytes or 0)
+        if self.device_bytes is None or before.device_bytes is None:
+            return 0
         return self.device_bytes - before.device_bytes
 
 
-def gpu_memory(device: Device, pid: int) -> GpuMemory:
+def gpu_memory(device: Device, pid: int) -> MemoryUse:
     """Memory in use now on a GPU or MIG instance; nothing where NVML does not answer."""
     with open_nvml() as nvml:
         if nvml is None:
-            return GpuMemory(None, 0)
+            return MemoryUse()
         try:
             handle = nvml.nvmlDeviceGetHandleByUUID(device.gpu_uuid)
             processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
             own = next((each.usedGpuMemory for each in processes if each.pid == pid), None)
-            return GpuMemory(own, int(nvml.nvmlDeviceGetMemoryInfo(handle).used))
+            return MemoryUse(own, int(nvml.nvmlDeviceGetMemoryInfo(handle).used))
         except nvml.NVMLError as error:
             log.warning("NVML does not tell the memory of %s: %s", device.name, error)
-            return GpuMemory(None, 0)
+            return MemoryUse()

@@ -15,7 +15,7 @@ from typing import Any, Final
 from erg_server.backends.base import Backend, LoadedModel, ModelLoad
 from erg_server.backends.registry import create_backend
 from erg_server.devices.device import Device
-from erg_server.devices.nvml import GpuMemory, gpu_memory
+from erg_server.devices.nvml import MemoryUse, gpu_memory
 from erg_server.errors import ErgError, InternalError, NotFoundError
 from erg_server.pb.model_config_pb2 import ModelConfig
 from erg_server.repository.spec import ModelSpec
@@ -57,9 +57,8 @@ class WorkerLoop:
         self._device = device
         # Written by loader threads, read by the loop: one dictionary operation each, atomic under the interpreter lock.
         self._models: dict[int, LoadedEntry] = {}
-        # Which handles were unloaded and which load, told apart under `_noting`: one of the two sides closes a model.
-        self._unloaded: set[int] = set()
-        self._under_way: set[int] = set()
+        # Handles that load, and whether they were unloaded meanwhile. Under `_noting`: one of the sides closes a model.
+        self._under_way: dict[int, bool] = {}
         self._noting = threading.Lock()
         self._backends: dict[str, Backend] = {}
         self._loading = threading.Lock()
@@ -74,8 +73,7 @@ class WorkerLoop:
             elif kind == Kind.LOAD:
                 handle, header, config = frames.unpack_load(frame)
                 with self._noting:
-                    self._unloaded.discard(handle)
-                    self._under_way.add(handle)
+                    self._under_way[handle] = False
                 # Loading takes seconds; batches of other models go on meanwhile.
                 threading.Thread(target=self._load, args=(handle, header, config), daemon=True).start()
             elif kind == Kind.UNLOAD:
@@ -128,7 +126,7 @@ class WorkerLoop:
                     )
                 )
                 return_freed_memory()
-                grown = self._grown(before)
+                grown = self._memory().grown_since(before)
             self._models[handle] = LoadedEntry(model, spec)
             answer = frames.pack_loaded(handle, grown)
         except ErgError as error:
@@ -137,28 +135,23 @@ class WorkerLoop:
             log.exception("loading model %s failed", header.get("name"))
             answer = frames.pack_refused(handle, InternalError(f"loading failed: {type(error).__name__}: {error}"))
         with self._noting:
-            self._under_way.discard(handle)
-            unloaded = handle in self._unloaded
+            unloaded = self._under_way.pop(handle, False)
         with contextlib.suppress(OSError):
             self._connection.send(answer)
         if unloaded:
             self._close(handle)
 
-    def _memory(self) -> int | GpuMemory:
+    def _memory(self) -> MemoryUse:
         """Memory of the device that is in use: of a GPU its own, else this process's."""
-        return gpu_memory(self._device, os.getpid()) if self._device.kind == "gpu" else resident_bytes()
-
-    def _grown(self, before: int | GpuMemory) -> int:
-        now = self._memory()
-        if isinstance(now, GpuMemory):
-            return now.grown_since(before) if isinstance(before, GpuMemory) else 0
-        return now - before if isinstance(before, int) else 0
+        if self._device.kind == "gpu":
+            return gpu_memory(self._device, os.getpid())
+        return MemoryUse(resident_bytes())
 
     def _unload(self, handle: int) -> None:
         """Close a model; one that still loads is closed by its loader, which finds it noted here."""
         with self._noting:
-            self._unloaded.add(handle)
             if handle in self._under_way:
+                self._under_way[handle] = True
                 return
         self._close(handle)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from erg_server.devices.device import Device
-from erg_server.devices.nvml import GpuMemory, find_gpus, gpu_memory
+from erg_server.devices.nvml import MemoryUse, find_gpus, gpu_memory
 
 from tests.server.devices.fake_nvml import FakeGpu, FakeMemory, FakeNvml, FakeProcess
 
@@ -15,8 +15,8 @@ SLICES = FakeGpu(
     mig=True,
     slots=4,
     instances={
-        0: FakeGpu(uuid="MIG-0", memory=FakeMemory(total=20)),
-        2: FakeGpu(uuid=b"MIG-2", memory=FakeMemory(total=40), processes=(FakeProcess(7, 9),)),
+        0: FakeGpu(uuid=b"MIG-0", memory=FakeMemory(total=20)),
+        2: FakeGpu(uuid="MIG-2", memory=FakeMemory(total=40, used=30), processes=(FakeProcess(7, 9),)),
     },
 )
 
@@ -24,7 +24,7 @@ SLICES = FakeGpu(
 def test_without_nvmls_package_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pynvml", None)
     assert find_gpus() == ()
-    assert gpu_memory(Device(kind="gpu", id=0), 1) == GpuMemory(None, 0)
+    assert gpu_memory(Device(kind="gpu", id=0), 1) == MemoryUse()
 
 
 @pytest.mark.parametrize(
@@ -66,16 +66,18 @@ def test_a_worker_sees_its_own_gpu_alone_and_no_more_than_its_share() -> None:
 
 def test_a_models_memory_is_what_its_process_took(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeNvml(gpus=(SLICES,)).install(monkeypatch)
-    device = Device(kind="gpu", id=1, gpu_uuid="GPU-b")
-    assert gpu_memory(device, 7) == GpuMemory(None, 0)
-    assert GpuMemory(12, 50).grown_since(GpuMemory(5, 10)) == 7
-    assert GpuMemory(12, 50).grown_since(GpuMemory(None, 10)) == 12, "it had no context before"
-    assert GpuMemory(None, 50).grown_since(GpuMemory(None, 10)) == 40, "process ids are a container's own"
+    assert gpu_memory(Device(kind="gpu", id=1, gpu_uuid="GPU-b"), 7) == MemoryUse(None, 0)
+    assert gpu_memory(Device(kind="gpu", id=1, gpu_uuid="MIG-2"), 7) == MemoryUse(9, 30)
+    assert MemoryUse(12, 50).grown_since(MemoryUse(5, 10)) == 7
+    assert MemoryUse(12, 50).grown_since(MemoryUse(None, 10)) == 12, "it had no context before"
+    assert MemoryUse(None, 50).grown_since(MemoryUse(None, 10)) == 40, "process ids are a container's own"
+    assert MemoryUse(None, 50).grown_since(MemoryUse()) == 0, "what others use is not counted where NVML failed once"
+    assert MemoryUse().grown_since(MemoryUse(None, 10)) == 0
 
 
 def test_nvml_that_loses_the_gpu_tells_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeNvml(gpus=(SLICES,), broken="nvmlDeviceGetHandleByUUID").install(monkeypatch)
-    assert gpu_memory(Device(kind="gpu", id=1, gpu_uuid="GPU-b"), 7) == GpuMemory(None, 0)
+    assert gpu_memory(Device(kind="gpu", id=1, gpu_uuid="GPU-b"), 7) == MemoryUse()
 
 
 @pytest.mark.gpu
@@ -86,4 +88,4 @@ def test_a_real_gpu_is_found_with_its_uuid_and_memory() -> None:
     gpus = find_gpus()
     assert gpus
     assert all(gpu.gpu_uuid.startswith(("GPU-", "MIG-")) and gpu.memory_bytes > 0 for gpu in gpus)
-    assert gpu_memory(gpus[0], 1).device_bytes > 0
+    assert (gpu_memory(gpus[0], 1).device_bytes or 0) > 0
