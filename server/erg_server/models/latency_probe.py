@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Hashable, Sequence
 
@@ -47,7 +48,7 @@ async def learn_latencies(
         await _measure(served)
         if cache is not None:
             keep_latencies(served, device, cache)
-            cache.save()
+            await asyncio.to_thread(cache.save)
 
 
 def keep_latencies(served: ServedModel, device: Device, cache: LatencyCache) -> None:
@@ -57,7 +58,11 @@ def keep_latencies(served: ServedModel, device: Device, cache: LatencyCache) -> 
 
 def device_label(device: Device) -> str:
     """Devices of one label take equally long."""
-    return f"{device.kind}/{device.threads}"
+    label = f"{device.kind}/{device.threads}"
+    if device.mps_percent:
+        return f"{label}/mps{device.mps_percent}"
+    # MIG instances of one size have equally much memory.
+    return f"{label}/mig{device.memory_bytes}" if device.partition else label
 
 
 def published_curves(

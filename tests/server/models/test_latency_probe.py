@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from erg_server.devices.device import Device
 from erg_server.models.latency_probe import device_label, learn_latencies
 from erg_server.repository.manifest import Measurement
 from erg_server.scheduling.latency_cache import LatencyCache
@@ -73,6 +75,16 @@ async def test_the_cache_is_believed_before_the_publication(tmp_path: Path) -> N
     cache.put(served.fingerprint, device_label(device), {None: CurveSnapshot(means_ns={1: 3e6}, spread=1.0)})
     await learn_latencies(served, device=device, cache=cache, measurements=[measured(1, 5.0)])
     assert served.queue.latency.predict_ns(None, 1) == 3e6
+
+
+def test_a_part_of_a_gpu_is_told_from_the_whole_and_not_from_its_like() -> None:
+    whole = Device(kind="gpu", id=0, gpu_uuid="GPU-a", memory_bytes=80)
+    shares = [replace(whole, partition=f"mps{at}", mps_percent=percent) for at, percent in enumerate((30, 70))]
+    instances = [replace(whole, partition=f"mig{at}", memory_bytes=size) for at, size in enumerate((10, 20, 20))]
+    labels = [device_label(device) for device in (whole, *shares, *instances)]
+    assert len(set(labels)) == 5
+    assert labels[-1] == labels[-2]
+    assert device_label(replace(whole, id=3, gpu_uuid="GPU-b")) == labels[0]
 
 
 async def test_an_objective_is_promised_only_once_the_version_is_warm(tmp_path: Path) -> None:
