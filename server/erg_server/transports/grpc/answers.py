@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -35,10 +35,10 @@ class AnswerSink(Protocol):
         ...
 
 
-async def send_answers(call: AnswerSink, answers: AsyncGenerator[Any, None]) -> None:
-    """Send each answer as the handler gives it, and wait while the caller takes nothing."""
+async def send_answers(call: AnswerSink, start: Callable[[], AsyncGenerator[Any, None]]) -> None:
+    """Start the handler and send each answer as it gives it, and wait while the caller takes nothing."""
     try:
-        async with aclosing(answers):
+        async with aclosing(start()) as answers:
             async for answer in answers:
                 if call.over:
                     return

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from erg_server.clock import Clock
 from erg_server.errors import UnavailableError
@@ -163,7 +163,7 @@ class GrpcTransport:
             )
             self._unix_paths.append(Path(address.unix_path))
             return address
-        listener: Any = await self.loop.create_server(
+        listener = await self.loop.create_server(
             accept,
             address.host,
             address.port,

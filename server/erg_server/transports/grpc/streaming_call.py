@@ -43,8 +43,7 @@ class StreamingCall(GrpcCall):
         self._headers_sent = False
         self._encoding = encoding_of(stream.head)
         handler: Any = method.stream_bytes or method.stream
-        answers = handler(self._inbox, self._context)
-        self._task = loop.create_task(send_answers(self, answers))
+        self._task = loop.create_task(send_answers(self, lambda: handler(self._inbox, self._context)))
 
     def data(self, payload: memoryview, *, end_stream: bool) -> None:
         """Bytes of a request, for the handler to take."""
@@ -109,8 +108,6 @@ class StreamingCall(GrpcCall):
     def send(self, answer: Any) -> asyncio.Future[None] | None:
         """Queue one answer. Returns what to wait for before the next, where the caller takes none."""
         self._send(answer if self._method.stream_bytes is not None else self._method.serialize(answer))
-        if self._stream.pending_bytes <= STREAM_PENDING_BYTES:
-            return None
         return self.room()
 
     def room(self) -> asyncio.Future[None] | None:
