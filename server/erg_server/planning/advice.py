@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from erg_server.devices.device import DeviceKind
+from erg_server.planning.catalogue import PlannedModel
 from erg_server.planning.forecast import Forecast
 from erg_server.planning.scenario import Scenario
 
@@ -56,7 +57,7 @@ def advise(scenario: Scenario, found: Forecast, simulate: Simulate) -> tuple[Kin
 def _advise_kind(scenario: Scenario, kind: DeviceKind, found: Forecast, simulate: Simulate) -> KindAdvice:
     names = {model.name for model in scenario.models}
     unmet = tuple(name for name in found.unmet if name in names)
-    hopeless = tuple(name for name in unmet if _is_hopeless(scenario, name))
+    hopeless = tuple(model.name for model in scenario.models if model.name in unmet and _is_hopeless(model))
     curable = [name for name in unmet if name not in hopeless]
     lacking = [each.model.name for each in found.models if each.status == "no memory" and each.model.name in names]
     # Further CPU workers share the memory that there is; further GPUs bring their own.
@@ -79,12 +80,11 @@ def _advise_kind(scenario: Scenario, kind: DeviceKind, found: Forecast, simulate
     )
 
 
-def _is_hopeless(scenario: Scenario, name: str) -> bool:
+def _is_hopeless(model: PlannedModel) -> bool:
     """Whether even a request of its own on an idle device is late more often than its objective allows."""
-    for model in scenario.models:
-        if model.name == name and model.traffic is not None and model.times is not None and model.spec.objective_ns:
-            return model.times.high_ns(model.traffic.most_rows) > model.spec.objective_ns
-    return False
+    if model.traffic is None or model.times is None or not model.spec.objective_ns:
+        return False
+    return model.times.high_ns(model.traffic.most_rows) > model.spec.objective_ns
 
 
 def _fewest_further(scenario: Scenario, kind: DeviceKind, hopeless: Collection[str], simulate: Simulate) -> int | None:

@@ -12,7 +12,7 @@ from erg_server.models.latency_probe import device_label, published_curves, shap
 from erg_server.repository.manifest import Measurement
 from erg_server.repository.spec import ModelSpec
 from erg_server.scheduling.latency_cache import LatencyCache
-from erg_server.scheduling.latency_curve import CurveSnapshot, LatencyCurve
+from erg_server.scheduling.latency_curve import CurveSnapshot
 from erg_server.scheduling.latency_model import LatencyModel
 from erg_server.simulation.cost import Cost, LinearCost, MeasuredCost
 
@@ -100,13 +100,7 @@ def _shape(spec: ModelSpec, curves: Mapping[Hashable, CurveSnapshot], length: in
     """The shape to plan with, and whether it is the one asked for."""
     if length is not None and (key := shape_key(spec, length)) in curves:
         return key, True
-    return max(curves, key=lambda each: _one_row_ns(curves[each])), False
-
-
-def _one_row_ns(snapshot: CurveSnapshot) -> float:
-    curve = LatencyCurve()
-    curve.restore(snapshot)
-    return curve.predict_ns(1)
+    return max(curves, key=lambda each: MeasuredCost(curves[each].means_ns).mean_ns(1)), False
 
 
 def parse_assumptions(stated: Sequence[str]) -> dict[str, BatchTimes]:

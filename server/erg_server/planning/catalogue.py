@@ -10,13 +10,13 @@ from erg_server.devices.device import Device
 from erg_server.errors import ErgError
 from erg_server.models.loader import version_identity
 from erg_server.planning.batch_times import BatchTimes, MissingTimesError, measured_times
+from erg_server.planning.hardware import device_of
 from erg_server.planning.load_problem import LoadFileError
 from erg_server.planning.objectives import Objectives
 from erg_server.planning.traffic import Load, ModelTraffic
 from erg_server.repository.problem import Problem, did_you_mean
 from erg_server.repository.repository import ModelDefinition, ModelRepository
 from erg_server.repository.spec import ModelSpec
-from erg_server.scheduling.instance_groups import instance_limits
 from erg_server.scheduling.latency_cache import LatencyCache
 
 
@@ -85,7 +85,7 @@ def read_catalogue(
                 raise
             passed_over[name] = error.message
     _check_rows(models)
-    missing = {model.name: _told(_device(model.spec, devices)) for model in models if model.traffic and not model.times}
+    missing = {each.name: _told(device_of(each.spec, devices)) for each in models if each.traffic and not each.times}
     if missing:
         raise MissingTimesError(missing)
     return Catalogue(models=tuple(models), passed_over=passed_over)
@@ -98,7 +98,7 @@ def _versions(
     backends: Collection[str],
     known: Knowledge,
 ) -> list[PlannedModel]:
-    device = _device(definition.spec, devices)
+    device = device_of(definition.spec, devices)
     found: list[PlannedModel] = []
     for version in definition.versions:
         plan = definition.plan(version, device.kind, backends)
@@ -136,12 +136,6 @@ def _versions(
     return found
 
 
-def _device(spec: ModelSpec, devices: Sequence[Device]) -> Device:
-    """A device that the model may use; those of a model are alike."""
-    name = instance_limits(spec, devices).devices[0]
-    return next(device for device in devices if device.name == name)
-
-
 def _told(device: Device) -> str:
     """What batch times are looked for on: of a CPU worker they count for its number of threads alone."""
     plural = "" if device.threads == 1 else "s"
@@ -150,9 +144,13 @@ def _told(device: Device) -> str:
 
 def _check_names(traffic: Sequence[ModelTraffic], names: Sequence[str]) -> None:
     problems = [
-        Problem(path=each.place, message=f"the repository has no model '{each.name}'", suggestion=hint)
+        Problem(
+            path=each.place,
+            message=f"the repository has no model '{each.name}'",
+            suggestion=did_you_mean(each.name, names),
+        )
         for each in traffic
-        if each.name not in names and (hint := did_you_mean(each.name, names))
+        if each.name not in names
     ]
     if problems:
         raise LoadFileError(problems)

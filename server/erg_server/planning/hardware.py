@@ -9,6 +9,8 @@ from erg_server.devices.device import Device, DeviceKind
 from erg_server.devices.inventory import find_devices
 from erg_server.devices.nvml import find_gpus
 from erg_server.errors import InvalidArgumentError
+from erg_server.repository.spec import ModelSpec
+from erg_server.scheduling.instance_groups import instance_limits
 
 MOST_DEVICES = 1024
 _COUNTED = re.compile(r"([0-9]{1,6})x(cpu|gpu)([0-9]{0,4})")
@@ -45,6 +47,12 @@ def further_devices(devices: Sequence[Device], kind: DeviceKind, count: int) -> 
     """The devices, and `count` more such as the first of a kind."""
     like = next(device for device in devices if device.kind == kind)
     return (*devices, *_copies(like, count, devices))
+
+
+def device_of(spec: ModelSpec, devices: Sequence[Device]) -> Device:
+    """A device that the model may use; those of a model are alike."""
+    name = instance_limits(spec, devices).devices[0]
+    return next(device for device in devices if device.name == name)
 
 
 def _devices_here(stated: Sequence[str], threads_per_worker: int) -> tuple[Device, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from erg_server.devices.device import Device, DeviceKind
 from erg_server.devices.memory_budget import MemoryBudget
 from erg_server.planning.catalogue import PlannedModel
-from erg_server.planning.hardware import further_devices
+from erg_server.planning.hardware import device_of, further_devices
 from erg_server.scheduling.instance_groups import InstanceLimits, instance_limits
 
 
@@ -35,8 +35,7 @@ class Scenario:
 
     def kind(self, model: PlannedModel) -> DeviceKind:
         """The kind of device that a model runs on; it has instances on no other."""
-        name = self.limits(model).devices[0]
-        return next(device.kind for device in self.devices if device.name == name)
+        return device_of(model.spec, self.devices).kind
 
     def load(self, model: PlannedModel) -> float:
         """Device-seconds a second that a model's traffic takes at least, in batches of the size that is cheapest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 
@@ -58,11 +59,5 @@ def trace(times_s: Iterable[float]) -> Iterator[int]:
 
 def merge(streams: Sequence[Iterator[int]], until_ns: int) -> Iterator[tuple[int, int]]:
     """All streams in one: time and number of the stream, up to `until_ns`."""
-    heads = [(next(stream, until_ns + 1), number) for number, stream in enumerate(streams)]
-    heapq.heapify(heads)
-    while heads:
-        at_ns, number = heads[0]
-        if at_ns > until_ns:
-            return
-        yield at_ns, number
-        heapq.heapreplace(heads, (next(streams[number], until_ns + 1), number))
+    numbered = (zip(stream, itertools.repeat(number)) for number, stream in enumerate(streams))
+    return itertools.takewhile(lambda arrival: arrival[0] <= until_ns, heapq.merge(*numbered))

@@ -31,7 +31,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 def simulated_spec(
-    name: str, *, max_rows: int, objective_ns: int = 0, delay_us: int = 0, batching: BatchingPolicy | None = None
+    name: str, *, max_rows: int, objective_ns: int = 0, batching: BatchingPolicy | None = None
 ) -> ModelSpec:
     """A model of one number in and out, which batches up to `max_rows` requests of one row each."""
     tensor = TensorSpec(name="x", datatype=DataType.INT32, dims=(1,))
@@ -41,7 +41,7 @@ def simulated_spec(
         max_batch_size=max_rows,
         inputs=(tensor,),
         outputs=(replace(tensor, name="y"),),
-        batching=batching or BatchingPolicy(max_queue_delay_us=delay_us),
+        batching=batching or BatchingPolicy(),
         objective_ns=objective_ns,
     )
 
@@ -128,10 +128,6 @@ class Simulation:
             self._send(number, at_ns)
         self.timers.run()
         return self.outcomes
-
-    def utilisation(self) -> float:
-        """Share of the devices' time so far in which they ran batches."""
-        return sum(worker.busy_ns for worker in self.workers) / (len(self.workers) * self.clock.now_ns())
 
     def _open(self, handle: int, model: SimulatedModel) -> ModelQueue:
         sizes = [rows for rows in _SIZES if rows <= max(1, model.spec.max_batch_size)]
