@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from erg_server.devices.device import Device
 from erg_server.devices.memory_budget import MemoryBudget
 from erg_server.planning.batch_times import BatchTimes
 from erg_server.planning.catalogue import PlannedModel
+from erg_server.planning.forecast import ModelForecast
 from erg_server.planning.scenario import Scenario
 from erg_server.planning.traffic import GeneratedArrivals, ModelTraffic
 from erg_server.repository.manifest import Manifest, Measurement, dump_manifest
@@ -71,3 +73,22 @@ def planned(
 def scenario(*models: PlannedModel, devices: int = 1, seconds: float = 5.0, **changes: Any) -> Scenario:
     values: dict[str, Any] = {"budget": MemoryBudget(), "seed": 0}
     return Scenario(models=models, devices=cpus(devices), seconds=seconds, **values | changes)
+
+
+def model_forecast(name: str = "m", *, version: int = 1, requests: int = 100) -> ModelForecast:
+    """A model that misses its objective; no two of its figures are equal."""
+    return ModelForecast(
+        model=dataclasses.replace(planned(name, memory_bytes=7), version=version, memory_source="manifest"),
+        devices=("cpu0",),
+        status="missed",
+        requests=requests,
+        offered_per_s=20.0,
+        goodput_per_s=16.0,
+        in_time_share=0.8,
+        refused_share=0.1,
+        dropped_share=0.06,
+        late_share=0.04,
+        p50_ns=4 * MS,
+        p99_ns=40 * MS,
+        load=0.5,
+    )

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
 from erg_server.devices.device import Device
 from erg_server.devices.memory_budget import MemoryBudget
-from erg_server.planning.advice import KindAdvice, advise
+from erg_server.planning.advice import MOST_FURTHER, KindAdvice, advise
 from erg_server.planning.catalogue import PlannedModel
-from erg_server.planning.forecast import Forecast
+from erg_server.planning.forecast import Forecast, ModelForecast, Status
 from erg_server.planning.report import advice_lines
 from erg_server.planning.scenario import Scenario
 from erg_server.planning.simulate import forecast
@@ -36,6 +37,18 @@ def test_the_devices_advised_are_enough_and_one_less_is_not() -> None:
     assert further >= 1
     assert forecast(each.with_devices("cpu", further)).met
     assert not forecast(each.with_devices("cpu", further - 1) if further > 1 else each).met
+
+
+@pytest.mark.parametrize("needed", [*range(1, 12), 31, 32, 33, 63, MOST_FURTHER, MOST_FURTHER + 1])
+def test_the_fewest_devices_are_found_however_many_are_needed(needed: int) -> None:
+    def enough_from(each: Scenario, _: str) -> Forecast:
+        status: Status = "met" if len(each.devices) > needed else "missed"
+        models = tuple(ModelForecast(model=model, devices=(), status=status) for model in each.models)
+        return Forecast(models=models, devices=(), memory=())
+
+    each = scenario(planned(rate_per_s=1))
+    (advice,) = advise(each, enough_from(each, ""), enough_from)
+    assert advice.further == (needed if needed <= MOST_FURTHER else None)
 
 
 def test_the_only_model_is_not_advised_to_be_dropped() -> None:

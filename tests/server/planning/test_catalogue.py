@@ -24,7 +24,8 @@ def read(root: Path, *load: ModelTraffic, **known: Any) -> Catalogue:
 
 
 def test_a_published_model_is_planned_from_its_manifest(tmp_path: Path) -> None:
-    write_model(tmp_path, "m", [measured(1, 5.0, memory_bytes=7_000_000)])
+    elsewhere = [measured(1, 5.0, memory_bytes=9_000_000, **other) for other in ({"device": "gpu"}, {"variant": "v"})]
+    write_model(tmp_path, "m", [measured(1, 5.0, memory_bytes=7_000_000), *elsewhere])
     (model,) = read(tmp_path, traffic()).models
     assert model.times is not None
     assert (model.times.mean_ns(1), model.times.source) == (5 * MS, "manifest")

@@ -100,6 +100,27 @@ def test_a_hot_model_has_more_instances_within_memory() -> None:
     assert len(hot.devices) > len(cold.devices) == 1
 
 
+def test_batches_are_no_larger_than_the_artifact_takes() -> None:
+    model = planned(rate_per_s=300)
+    limited = dataclasses.replace(model, spec=dataclasses.replace(model.spec, batch_limit=1))
+    assert forecast(scenario(model)).met
+    assert forecast(scenario(limited)).models[0].status == "missed", "one row in 5 ms is 200 a second"
+
+
+def test_the_weights_of_models_count() -> None:
+    heavy = planned("heavy", 1500)
+    heavy = dataclasses.replace(heavy, spec=dataclasses.replace(heavy.spec, weight=4.0))
+    more, less = forecast(scenario(heavy, planned("light", 1500), seconds=2.0)).models
+    assert more.goodput_per_s > 1.5 * less.goodput_per_s
+
+
+def test_what_small_batches_really_take_decides_where_models_are() -> None:
+    # In full batches the model would need a sixth of a device; its objective leaves time for one request a batch.
+    dear = planned("dear", 60, fixed_ms=20.0, row_ms=0.1, objective_ms=30.0, memory_bytes=10)
+    each = scenario(dear, planned("cold", 1, memory_bytes=10), devices=4, budget=MemoryBudget(cpu_bytes=1000))
+    assert len(forecast(each).models[0].devices) > 1
+
+
 def test_an_instance_group_keeps_to_its_count() -> None:
     model = planned(rate_per_s=10)
     counted = dataclasses.replace(model.spec, instance_groups=(InstanceGroup(kind="CPU", count=1),))

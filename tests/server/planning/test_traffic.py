@@ -17,6 +17,15 @@ def test_every_pattern_has_the_rate_that_was_stated(pattern: str) -> None:
     assert count == pytest.approx(200 * SECONDS, rel=0.2)
 
 
+def test_bursts_are_as_high_as_rare_and_as_long_as_stated() -> None:
+    # A peak of 1 / burst_share leaves nothing for the time between.
+    bursty = traffic(rate_per_s=200, pattern="bursty", peak=10.0, burst_share=0.1, burst_s=2.0)
+    times_ns = list(itertools.takewhile(lambda at_ns: at_ns < 4000 * 1e9, bursty.times_ns(seed=1)))
+    assert len({at_ns // 100_000_000 for at_ns in times_ns}) == pytest.approx(0.1 * 40_000, rel=0.2)
+    silences = sum(later - earlier > 1e8 for earlier, later in itertools.pairwise(times_ns))
+    assert silences == pytest.approx(4000 / 20, rel=0.2)
+
+
 def test_constant_arrivals_have_equal_gaps() -> None:
     times_ns = list(itertools.islice(traffic(rate_per_s=10, pattern="constant").times_ns(seed=3), 50))
     gaps_ns = {later - earlier for earlier, later in itertools.pairwise(times_ns)}
