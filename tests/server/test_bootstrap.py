@@ -47,6 +47,13 @@ def build(root: Path, **stated: object) -> Server:
     return build_server(merge({"model_repository": (str(root),), "grpc_port": 0, "metrics_port": 0} | stated))
 
 
+async def test_devices_and_their_memory_are_those_that_were_stated(tmp_path: Path) -> None:
+    server = build(tmp_path, cpu_workers=3, devices=("cpu2", "cpu0"), memory_budget=("cpu=1MB",))
+    assert [worker.name for worker in server.workers] == ["cpu2", "cpu0"]
+    assert server.placer.sample_memory().budget_bytes == {"cpu": 10**6}
+    server.close_resources()
+
+
 @pytest.mark.parametrize("reflection", [True, False])
 async def test_every_method_of_the_protocol_is_in_the_table_once(tmp_path: Path, reflection: bool) -> None:
     methods = build_methods(plane_over(Harness(root=tmp_path / "r")), asyncio.Event(), reflection=reflection)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from erg_server.devices.device import Device
 from erg_server.models.latency_probe import device_label, learn_latencies
 from erg_server.repository.manifest import Measurement
@@ -51,6 +52,18 @@ async def test_what_an_earlier_run_learnt_is_not_measured_again(tmp_path: Path) 
     assert max(rows for _, rows in first.worker.batches) == 4
     assert max(rows for _, rows in again.worker.batches) == 1
     assert sorted(again.registry.resolve("m", "").queue.latency.snapshot()[None].means_ns) == [1, 2, 4]
+
+
+@pytest.mark.parametrize("ending", ["drain", "unload"])
+async def test_what_callers_taught_is_there_after_a_restart(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / "latency.json"
+    harness = await loaded(tmp_path / "repo", CONFIG, LatencyCache(path))
+    await harness.infer(rows=2)
+    if ending == "unload":
+        await harness.registry.unload("m")
+    await harness.settle()
+    again = await loaded(tmp_path / "repo", CONFIG, LatencyCache(path))
+    assert sorted(again.registry.resolve("m", "").queue.latency.snapshot()[None].means_ns) == [2]
 
 
 async def test_what_was_published_is_taken_for_this_variant_and_device_only(tmp_path: Path) -> None:

@@ -66,6 +66,13 @@ async def test_it_runs_a_tiny_onnx_model_and_echoes_beside_it(tmp_path: Path) ->
     assert np.array_equal(answers[1][0], rows)
 
 
+async def test_its_process_sees_the_part_of_a_gpu_that_is_its_own() -> None:
+    share = Device(kind="gpu", id=1, gpu_uuid="GPU-none", partition="mps0", mps_percent=30)
+    async with running(device=share) as process:
+        environment = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    assert {b"CUDA_VISIBLE_DEVICES=GPU-none", b"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=30"} <= {*environment}
+
+
 async def test_a_batch_of_no_rows_and_one_of_bf16_come_back() -> None:
     async with running() as process:
         await load(process, 1)
