@@ -14,7 +14,8 @@ from erg_server.errors import ErgError, InternalError
 from erg_server.scheduling.instance_groups import InstanceLimits
 from erg_server.scheduling.model_queue import ModelQueue
 from erg_server.scheduling.placement_plan import Site
-from erg_server.scheduling.residency import InstanceState, Orders, Residency
+from erg_server.scheduling.residency import Orders, Residency
+from erg_server.scheduling.resident_model import InstanceState
 from erg_server.scheduling.scheduler import Scheduler
 from erg_server.telemetry.prometheus import MemorySample
 from erg_server.workers.supervisor import Worker, WorkerModel

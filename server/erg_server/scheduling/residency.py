@@ -8,26 +8,16 @@ budget.
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from erg_server.errors import ErgError, ResourceExhaustedError
+from erg_server.errors import ErgError
 from erg_server.scheduling.eviction import GreedyDualSize
+from erg_server.scheduling.eviction_choice import DeviceState, EvictionChoice
 from erg_server.scheduling.instance_groups import InstanceLimits
-from erg_server.scheduling.placement_plan import ModelDemand, PlacementPlan, Site, plan_placement
-
-MIN_STAY_NS = 50_000_000
-"""How long a model that is busy stays at least, so that models that fight for memory do not spend all time loading."""
-
-
-class InstanceState(enum.Enum):
-    """What one worker does with one model."""
-
-    LOADING = "loading"
-    READY = "ready"
-    UNLOADING = "unloading"
+from erg_server.scheduling.placement_plan import Site
+from erg_server.scheduling.resident_model import InstanceState, ResidentModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,44 +30,6 @@ class Orders:
     look_again_ns: int | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class _Model:
-    key: int
-    name: str
-    limits: InstanceLimits
-    pinned: bool
-    memory_bytes: int
-    reload_s: float = 0.0
-    load: float = 0.0
-    # Loads that must not be undone yet, because the version is being warmed up.
-    holds: int = 0
-    # Since when somebody waits for it, None if nobody does.
-    wanted_ns: int | None = None
-    ready_ns: int = 0
-    retired: bool = False
-    # Where loading it failed since it was last asked for.
-    barred: set[str] = field(default_factory=set)
-    instances: dict[str, InstanceState] = field(default_factory=dict)
-
-    def sites(self, *states: InstanceState) -> tuple[str, ...]:
-        return tuple(name for name, state in self.instances.items() if state in states)
-
-    @property
-    def standing(self) -> tuple[str, ...]:
-        """Where it is or will be."""
-        return self.sites(InstanceState.LOADING, InstanceState.READY)
-
-    @property
-    def rank(self) -> int:
-        """Whose memory is kept first: the pinned, then those on their way, a new pinned one among them."""
-        return 1 if self.holds else 2 - 2 * self.pinned
-
-    @property
-    def stay_ns(self) -> int:
-        """How long it stays at least while it is busy: as long as bringing it back takes."""
-        return max(MIN_STAY_NS, round(self.reload_s * 1e9))
-
-
 class Residency:
     """The models of a server and where they are. Keys are the handles that front and workers use."""
 
@@ -86,12 +38,12 @@ class Residency:
         self._pools = {site.name: site.pool for site in sites}
         self._budgets = dict(budgets)
         self._away: set[str] = set()
-        self._models: dict[int, _Model] = {}
+        self._models: dict[int, ResidentModel] = {}
         self._worth = GreedyDualSize()
 
     def add(self, key: int, name: str, limits: InstanceLimits, *, memory_bytes: int, pinned: bool) -> None:
         """A version that may be loaded from now on; `memory_bytes` is the best guess until it has been."""
-        self._models[key] = _Model(key=key, name=name, limits=limits, pinned=pinned, memory_bytes=memory_bytes)
+        self._models[key] = ResidentModel(key=key, name=name, limits=limits, pinned=pinned, memory_bytes=memory_bytes)
 
     def retire(self, key: int) -> tuple[str, ...]:
         """Forget a version when it is unloaded; returns the workers to unload it from, which are then told `gone`."""
@@ -138,7 +90,7 @@ class Residency:
     def ready(self, key: int) -> bool:
         """Whether a worker that is up has the model."""
         model = self._models.get(key)
-        return model is not None and any(name not in self._away for name in model.sites(InstanceState.READY))
+        return model is not None and model.ready(self._away)
 
     def settled(self, key: int) -> bool:
         """Whether the model is ready and none of its instances is still loading."""
@@ -209,12 +161,13 @@ class Residency:
 
         Args:
             now_ns: the time.
-            busy: models with requests that wait or run; one is evicted only after it had its turn (`MIN_STAY_NS`).
+            busy: models with requests that wait or run; such a one is evicted only after its turn (`stay_ns`).
         """
-        for key, model in self._models.items():
-            if model.wanted_ns is not None and self.ready(key):
+        for model in self._models.values():
+            if model.wanted_ns is not None and model.ready(self._away):
                 model.wanted_ns = None  # The device that has it came back.
-        choice = _Choice(self, now_ns, busy)
+        devices = DeviceState(sites=self._sites, away=frozenset(self._away), budgets=self._budgets)
+        choice = EvictionChoice(self._models.values(), devices, self._worth, now_ns=now_ns, busy=busy)
         plan = choice.make()
         for key, _ in choice.refused:
             self._models[key].wanted_ns = None
@@ -240,7 +193,7 @@ class Residency:
                 self._worth.evicted(key)
         return Orders(tuple(loads), tuple(unloads), tuple(choice.refused), choice.look_again_ns)
 
-    def _surplus(self, model: _Model, target: tuple[str, ...], *, blocked: bool) -> list[tuple[int, str]]:
+    def _surplus(self, model: ResidentModel, target: tuple[str, ...], *, blocked: bool) -> list[tuple[int, str]]:
         """Instances to unload: one that another takes the place of answers until that is ready, if memory allows."""
         replaced = blocked or not target or any(model.instances.get(name) is InstanceState.READY for name in target)
         found = []
@@ -249,102 +202,3 @@ class Residency:
                 model.instances[name] = InstanceState.UNLOADING
                 found.append((model.key, name))
         return found
-
-
-class _Choice:
-    """One decision: what is kept, what is evicted for those that wait, and who is told that it does not fit."""
-
-    def __init__(self, residency: Residency, now_ns: int, busy: Collection[int]) -> None:
-        self._of = residency
-        self._now_ns = now_ns
-        self._busy = busy
-        self.refused: list[tuple[int, ErgError]] = []
-        self.look_again_ns: int | None = None
-        models = [model for model in residency._models.values() if not model.retired]
-        models = [model for model in models if model.instances or model.wanted_ns is not None]
-        worth = residency._worth.worth
-        waiting = [model for model in models if not model.standing]
-        waiting.sort(key=lambda model: (math.inf if model.wanted_ns is None else model.wanted_ns, model.key))
-        placed = [model for model in models if model.standing]
-        placed.sort(key=lambda model: (model.rank, -worth(model.key), model.key))
-        self.members = placed + waiting
-
-    def make(self) -> PlacementPlan:
-        """The plan to work towards; sets `refused` and `look_again_ns`."""
-        evicted: set[int] = set()
-        members = [model for model in self.members if model.standing or model.wanted_ns is not None]
-        # Made anew only where somebody goes: a plan looks at every model, and this runs in the event loop.
-        plan = self._plan(members, evicted)
-        for model in members:
-            if model.key not in plan.left_out:
-                continue
-            if not self._can_ever_fit(model):
-                evicted.add(model.key)
-                self.refused.append((model.key, self._too_large(model)))
-            elif model.wanted_ns is None:
-                continue
-            elif not self._evict_for(model, members, evicted):
-                break  # Those behind it must not take what it waits for.
-            plan = self._plan(members, evicted)
-        return plan
-
-    def _evict_for(self, model: _Model, members: list[_Model], evicted: set[int]) -> bool:
-        """Add to `evicted` what must go for `model` to fit, those missed least first; False where it must wait."""
-        ready: list[int] = []
-        later_ns: list[int] = []
-        for other in members:
-            if other.key in evicted or other is model or other.pinned or other.holds or not self._of.ready(other.key):
-                continue
-            until_ns = other.ready_ns + other.stay_ns
-            if other.key in self._busy and until_ns > self._now_ns:
-                later_ns.append(until_ns)
-            else:
-                ready.append(other.key)
-        chosen: set[int] = set()
-        # One without work first: the other's callers would wait for it to come back.
-        order = sorted(self._of._worth.least_first(ready), key=lambda key: key in self._busy)
-        for key in order:
-            chosen.add(key)
-            if model.key not in self._plan(members, evicted | chosen).left_out:
-                break
-        else:
-            self.look_again_ns = min(later_ns, default=None)
-            return False
-        for key in [each for each in reversed(order) if each in chosen]:
-            if model.key not in self._plan(members, evicted | chosen - {key}).left_out:
-                chosen.discard(key)
-        evicted |= chosen
-        return True
-
-    def _can_ever_fit(self, model: _Model) -> bool:
-        """Whether it fits beside the pinned models alone, once every device is up."""
-        beside = [
-            other for other in self._of._models.values() if other.pinned and other.standing and other is not model
-        ]
-        demands = [self._demand(other) for other in (*beside, model)]
-        plan = plan_placement(self._of._sites, frozenset(), self._of._budgets, demands)
-        return model.key not in plan.left_out
-
-    def _too_large(self, model: _Model) -> ErgError:
-        pools = sorted({self._of._pools[name] for name in model.limits.devices} & self._of._budgets.keys())
-        budgets = ", ".join(f"{self._of._budgets[pool]} on {pool}" for pool in pools)
-        return ResourceExhaustedError(
-            f"model '{model.name}' needs {model.memory_bytes} bytes and --memory-budget leaves it no room beside the "
-            f"pinned models (bytes in all: {budgets}); raise the budget, or pin fewer models (erg.pinned)"
-        )
-
-    def _plan(self, members: list[_Model], evicted: Collection[int]) -> PlacementPlan:
-        demands = [self._demand(model) for model in members if model.key not in evicted]
-        return plan_placement(self._of._sites, frozenset(self._of._away), self._of._budgets, demands)
-
-    def _demand(self, model: _Model) -> ModelDemand:
-        return ModelDemand(
-            key=model.key,
-            name=model.name,
-            memory_bytes=model.memory_bytes,
-            sites=frozenset(model.limits.devices) - model.barred,
-            counts=model.limits.counts,
-            load=model.load,
-            pinned=model.pinned or model.holds > 0,
-            current=model.standing,
-        )

@@ -16,8 +16,8 @@ FAILURE_REASONS: tuple[FailureReason, ...] = ("REJECTED", "CANCELED", "BACKEND",
 
 
 RefusalReason = Literal["deadline", "predicted_late", "queue_full", "priority", "unloaded"]
-"""Why a request was not taken: its deadline was over or is nearer than what the model takes alone, what waits would make
-it late, the queue is full, its priority is none of the model's, or the version was unloaded."""
+"""Why a request was not taken: its deadline was over or is nearer than what the model takes alone, what waits would
+make it late, the queue is full, its priority is none of the model's, or the version was unloaded."""
 
 
 @dataclass(slots=True)

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from erg_server.errors import ResourceExhaustedError
-from erg_server.scheduling import residency
+from erg_server.scheduling import eviction_choice
 from erg_server.scheduling.instance_groups import InstanceLimits
 from erg_server.scheduling.placement_plan import PlacementPlan, Site, plan_placement
-from erg_server.scheduling.residency import MIN_STAY_NS, InstanceState, Orders, Residency
+from erg_server.scheduling.residency import Orders, Residency
+from erg_server.scheduling.resident_model import MIN_STAY_NS, InstanceState
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -101,7 +102,7 @@ def test_one_plan_is_enough_where_nobody_has_to_go(monkeypatch: pytest.MonkeyPat
         plans += 1
         return plan_placement(*arguments)
 
-    monkeypatch.setattr(residency, "plan_placement", counted)
+    monkeypatch.setattr(eviction_choice, "plan_placement", counted)
     case.poll()
     assert plans == 1
 
