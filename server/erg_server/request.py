@@ -32,7 +32,8 @@ class InferenceRequest:
     `model_version` is "" for whatever the version policy calls newest. `priority` is 0 for the model's default.
     `timeout_us` is the caller's queue timeout, 0 for the model's. `deadline_ns` is on the server's monotonic clock,
     or None. `arrival_ns` is when the transport had the whole message. `form` is equal for requests that differ in
-    nothing but id, times and their tensors' bytes, and None where that is unknown.
+    nothing but id, times and their tensors' bytes, and None where that is unknown. `tenant` is who pays, "" for nobody
+    in particular.
     """
 
     model_name: str
@@ -46,6 +47,7 @@ class InferenceRequest:
     timeout_us: int
     deadline_ns: int | None
     form: Hashable
+    tenant: str
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class InferenceRequest:
         timeout_us: int = 0,
         deadline_ns: int | None = None,
         form: Hashable = None,
+        tenant: str = "",
     ) -> None:
         self.model_name = model_name
         self.inputs = inputs
@@ -73,13 +76,15 @@ class InferenceRequest:
         self.timeout_us = timeout_us
         self.deadline_ns = deadline_ns
         self.form = form
+        self.tenant = tenant
 
 
 @dataclass(slots=True, init=False)
 class Phases:
     """Where one request's time went, in nanoseconds of the server's monotonic clock.
 
-    The three compute figures are durations measured by the worker for the batch the request shared.
+    The three compute figures are durations measured by the worker for the batch the request shared; `device` is the
+    worker's name.
     """
 
     arrival_ns: int
@@ -90,6 +95,7 @@ class Phases:
     compute_infer_ns: int
     compute_output_ns: int
     batch_rows: int
+    device: str
 
     def __init__(
         self,
@@ -102,6 +108,7 @@ class Phases:
         compute_infer_ns: int = 0,
         compute_output_ns: int = 0,
         batch_rows: int = 0,
+        device: str = "",
     ) -> None:
         self.arrival_ns = arrival_ns
         self.queued_ns = queued_ns
@@ -111,6 +118,7 @@ class Phases:
         self.compute_infer_ns = compute_infer_ns
         self.compute_output_ns = compute_output_ns
         self.batch_rows = batch_rows
+        self.device = device
 
 
 @dataclass(slots=True, init=False)

@@ -215,10 +215,10 @@ class Scheduler:
             actual_ns = result.input_ns + result.infer_ns + result.output_ns
             queue.latency.observe(batch.key, batch.rows, actual_ns)
             account.correct(actual_ns - batch.predicted_ns)
-            self._answer(queue, batch, result)
+            self._answer(queue, account.worker.name, batch, result)
         self._check_drained(queue)
 
-    def _answer(self, queue: ModelQueue, batch: DispatchedBatch, result: BatchResult) -> None:
+    def _answer(self, queue: ModelQueue, device: str, batch: DispatchedBatch, result: BatchResult) -> None:
         try:
             answers = queue.layout.split(batch.entries, result.outputs)
         except ErgError as error:
@@ -251,6 +251,7 @@ class Scheduler:
             phases.compute_infer_ns = infer_ns
             phases.compute_output_ns = output_ns
             phases.batch_rows = rows
+            phases.device = device
             entry.state = _FINISHED
         queue.meter.succeeded([entry.phases for entry in batch.entries], rows)
         for entry, outputs in zip(batch.entries, answers, strict=True):

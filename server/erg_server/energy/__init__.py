@@ -1,0 +1,1 @@
+"""What energy went where: sources that count joules, and a ledger that splits them without losing any."""
