@@ -1,6 +1,6 @@
 import pytest
 from click.testing import CliRunner
-from erg_loadtest import cli
+from erg_loadtest import cli, run_command
 from erg_loadtest.arrivals import ClosedLoop, ConstantRate, Limit, PoissonRate
 from erg_loadtest.errors import LoadTestError
 from erg_loadtest.load import FileScenario
@@ -18,7 +18,7 @@ def invoke(monkeypatch):
             plans.append(plan)
             raise LoadTestError("stopped by the test")
 
-        monkeypatch.setattr(cli, "run_load", stop)
+        monkeypatch.setattr(run_command, "run_load", stop)
         outcome = CliRunner().invoke(cli.load, list(arguments))
         return outcome, plans[0] if plans else None
 
@@ -70,3 +70,8 @@ def test_contradictions_end_with_code_2_and_say_what_to_change(invoke, arguments
     assert outcome.exit_code == 2
     assert message in outcome.output
     assert plan is None
+
+
+def test_a_model_without_the_word_run_is_loaded(invoke):
+    assert invoke("run", "m")[1] == invoke("m")[1]
+    assert invoke("-u", "host:1", "m")[1].target.url == "host:1"
