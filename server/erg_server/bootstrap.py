@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from prometheus_client.core import Metric
+
 from erg_server.clock import Clock, MonotonicClock
 from erg_server.dataplane.dataplane import DataPlane
 from erg_server.dataplane.shared_memory import SharedMemory
+from erg_server.devices.device import Device
 from erg_server.devices.inventory import find_devices
 from erg_server.devices.memory_budget import parse_budgets
+from erg_server.devices.nvml import product_names
+from erg_server.energy.account import Account, AccountTotal, BusyPower, Source
 from erg_server.errors import InvalidArgumentError
 from erg_server.models.loader import ModelLoader
 from erg_server.models.placer import ModelPlacer
 from erg_server.models.registry import ControlMode, ModelRegistry
 from erg_server.models.served_model import ServedModel
+from erg_server.money.answer_cost import AnswerCosts
+from erg_server.money.costs import Tariff
+from erg_server.money.device_rates import device_rates
+from erg_server.money.families import CostFamilies
+from erg_server.money.price_file import read_price_file
 from erg_server.repository.repository import ModelRepository
 from erg_server.scheduling.admission import QueueLimits
 from erg_server.scheduling.latency_cache import LatencyCache
@@ -36,6 +47,7 @@ from erg_server.transports.health_service import HealthService
 from erg_server.transports.inference_service import SERVICE as INFERENCE
 from erg_server.transports.inference_service import InferenceService
 from erg_server.transports.reflection_service import ReflectionService
+from erg_server.transports.tenants import Tenants
 from erg_server.workers.supervisor import Worker
 
 
@@ -99,6 +111,11 @@ def build_server(settings: ServeSettings) -> Server:
         worker.on_available = scheduler.worker_available
         worker.on_state_change = partial(_worker_changed, placer, registry)
         scheduler.add_worker(worker)
+    tariff = _tariff(settings, devices)
+    # What the ledger has booked, whose figures it books, and what a device takes: nothing without a ledger.
+    totals: Callable[[], Mapping[Account, AccountTotal]] = dict
+    source_of: Callable[[str], Source] = _no_source
+    power: BusyPower | None = None
     plane = DataPlane(
         registry=registry,
         meter=meter,
@@ -109,13 +126,23 @@ def build_server(settings: ServeSettings) -> Server:
         draining=draining.is_set,
         strict_readiness=settings.strict_readiness,
         trace_folder=Path(settings.trace_folder),
+        costs=AnswerCosts(power, tariff),
     )
-    transport = build_transport(settings, build_methods(plane, draining, reflection=settings.reflection), clock)
+    tenants = Tenants(settings.tenant_metadata_key) if settings.tenant_metadata_key else None
+    methods = build_methods(plane, draining, reflection=settings.reflection, tenants=tenants)
+    transport = build_transport(settings, methods, clock)
+    families: list[Callable[[], Iterable[Metric]]] = []
+    if tariff is not None:
+        started_ns = clock.now_ns()
+        families.append(
+            CostFamilies(tariff, totals=totals, source_of=source_of, up_ns=lambda: clock.now_ns() - started_ns)
+        )
     collector = ErgCollector(
         meter,
         lambda: [sample_worker(worker, registry) for worker in workers],
         placer.sample_memory,
         lambda: [sample for served in registry.served() for sample in sample_predictions(served)],
+        families,
     )
     endpoints = Endpoints(
         address=settings.metrics_address,
@@ -187,12 +214,27 @@ def certificate_files(settings: ServeSettings) -> CertificateFiles | None:
     )
 
 
-def build_methods(plane: DataPlane, draining: asyncio.Event, *, reflection: bool) -> list[Method]:
+def build_methods(
+    plane: DataPlane, draining: asyncio.Event, *, reflection: bool, tenants: Tenants | None = None
+) -> list[Method]:
     """The table of every method served, the same for every transport."""
-    methods = InferenceService(plane, draining=draining).methods() + HealthService(plane, draining=draining).methods()
+    methods = InferenceService(plane, draining=draining, tenants=tenants).methods()
+    methods += HealthService(plane, draining=draining).methods()
     if reflection:
         methods += ReflectionService([INFERENCE, HEALTH]).methods()
     return methods
+
+
+def _no_source(_: str) -> Source:
+    return "none"
+
+
+def _tariff(settings: ServeSettings, devices: Sequence[Device]) -> Tariff | None:
+    """What the price file says of these devices, None without one."""
+    if not settings.price_file:
+        return None
+    prices = read_price_file(Path(settings.price_file))
+    return Tariff(prices, device_rates(prices, devices, product_names(devices)))
 
 
 def _worker_changed(placer: ModelPlacer, registry: ModelRegistry, worker: Worker) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import tomllib
 import types
 import typing
@@ -17,6 +18,7 @@ from erg_server.errors import InvalidArgumentError
 
 ENV_PREFIX = "ERG_"
 MAX_MESSAGE_BYTES = (1 << 31) - 1
+_METADATA_KEY = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
 def _setting(default: Any, group: str, text: str, choices: tuple[str, ...] = ()) -> Any:
@@ -124,6 +126,19 @@ class ServeSettings:
         "8GiB, or for one kind cpu=8GiB, gpu=20GiB. Models beyond it are evicted and brought back on demand.",
     )
 
+    price_file: str = _setting(
+        "",
+        "Cost",
+        "TOML file of what a device-hour, a kWh and its carbon cost (docs/prices.toml is an example). It adds "
+        "erg_cost_usd_total, dollars per 1,000 inferences and grams of CO2 to /metrics, and dollars to answers.",
+    )
+    tenant_metadata_key: str = _setting(
+        "",
+        "Cost",
+        "Key of the call metadata that names who pays, as in x-tenant; costs are then counted by tenant as well. At "
+        "most 1,000 names are told apart, the rest are 'other'. Callers are believed: have a gateway set it.",
+    )
+
     latency_cache: str = _setting(
         "", "Overload", "File that keeps how long models' batches take over restarts; without it, each start measures."
     )
@@ -207,6 +222,7 @@ def merge(stated: Mapping[str, Any]) -> ServeSettings:
     if settings.load_model and settings.model_control_mode != "explicit":
         raise InvalidArgumentError("--load-model needs --model-control-mode explicit; other modes load what is there")
     _check_values(settings)
+    _check_metadata_key(settings.tenant_metadata_key)
     _check_tls(settings)
     return settings
 
@@ -246,6 +262,15 @@ def _check_values(settings: ServeSettings) -> None:
         raise InvalidArgumentError(f"--max-message-bytes is at most {MAX_MESSAGE_BYTES}, gRPC's own limit")
     if settings.worker_slot_bytes < 1 << 20:
         raise InvalidArgumentError("--worker-slot-bytes must be at least 1048576 (1 MiB)")
+
+
+def _check_metadata_key(key: str) -> None:
+    """What gRPC calls a metadata key; one of its own, or of bytes, names nobody."""
+    if key and (not _METADATA_KEY.fullmatch(key) or key.endswith("-bin") or key.startswith("grpc-")):
+        raise InvalidArgumentError(
+            f"--tenant-metadata-key '{key}' is no key of metadata: lower-case letters, digits, '-', '_' and '.', as in "
+            "x-tenant; grpc-… is gRPC's own, and …-bin carries bytes"
+        )
 
 
 def _check_tls(settings: ServeSettings) -> None:

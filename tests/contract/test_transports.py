@@ -80,6 +80,26 @@ async def test_an_errors_trailers_reach_the_caller(transport: TransportFactory) 
             assert ("grpc-retry-pushback-ms", "12") in trailers
 
 
+@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+async def test_an_answers_trailers_reach_the_caller_with_it(
+    transport: TransportFactory, compression: grpc.Compression
+) -> None:
+    async def priced(request: pb.ModelInferRequest, context: CallContext) -> pb.ModelInferResponse:
+        if request.id:
+            context.trailers = (("erg-queue-us", "12"), ("erg-usd", "1e-06"))
+        return pb.ModelInferResponse(id=request.id, raw_output_contents=[bytes(4096)])
+
+    async with running(transport, unary(priced)) as (_, client):
+        for asked in ("yes", "", "again"):
+            call = client.call(message(id=asked), compression=compression)
+            assert (await call).id == asked
+            assert await call.code() is grpc.StatusCode.OK
+            trailers: list[Any] = list(await call.trailing_metadata() or ())
+            assert [pair for pair in trailers if pair[0].startswith("erg-")] == (
+                [("erg-queue-us", "12"), ("erg-usd", "1e-06")] if asked else []
+            )
+
+
 @pytest.mark.parametrize("text", ["x" * 100_000, "%" * 100_000, "🙂" * 50_000, "bad \udcff byte", ""])
 async def test_a_message_of_any_length_arrives_as_far_as_a_status_can_carry_it(
     transport: TransportFactory, text: str

@@ -74,6 +74,13 @@ def test_the_settings_file_itself_may_be_named_by_a_variable(tmp_path: Path, ser
     assert served[0].model_repository == ("a", "b")
 
 
+@pytest.mark.parametrize("key", ["X-Tenant", "x tenant", "tenant-bin", "grpc-tenant", "-x", "a" * 65, "ä"])
+def test_what_is_no_key_of_metadata_names_no_tenant(key: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="--tenant-metadata-key"):
+        merge(REPOSITORY | {"tenant_metadata_key": key})
+    assert merge(REPOSITORY | {"tenant_metadata_key": "x-tenant"}).tenant_metadata_key == "x-tenant"
+
+
 def test_every_setting_may_be_stated_in_a_file_and_in_a_variable(tmp_path: Path, served: list[ServeSettings]) -> None:
     stated: dict[str, Any] = {}
     for item in setting_fields():

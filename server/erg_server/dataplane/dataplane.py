@@ -13,6 +13,7 @@ from erg_server.dataplane.shared_memory import SharedMemory
 from erg_server.errors import ErgError, InvalidArgumentError
 from erg_server.models.registry import ModelRegistry
 from erg_server.models.served_model import ServedModel
+from erg_server.money.answer_cost import AnswerCosts, asked
 from erg_server.pb import inference_pb2 as pb
 from erg_server.repository.spec import TensorSpec
 from erg_server.request import InferenceRequest, InferenceResponse
@@ -61,6 +62,7 @@ class DataPlane:
         draining: Callable[[], bool],
         strict_readiness: bool,
         trace_folder: Path = Path(),
+        costs: AnswerCosts | None = None,
     ) -> None:
         self.registry = registry
         self.memory = memory
@@ -71,14 +73,16 @@ class DataPlane:
         self._draining = draining
         self._strict_readiness = strict_readiness
         self._trace_folder = trace_folder
+        self._costs = costs or AnswerCosts()
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Answer one request; raises ErgError with the cause."""
         served = self.registry.resolve(request.model_name, request.model_version)
         traced = self._sampled(request)
+        costed = bool(request.parameters) and asked(request.parameters)
         response = await served.infer(request)
-        if request.outputs or traced:
-            self._complete(served, request, response, traced=traced)
+        if request.outputs or traced or costed:
+            self._complete(served, request, response, traced=traced, costed=costed)
         return response
 
     def submit(
@@ -91,13 +95,14 @@ class DataPlane:
         """
         served = self.registry.resolve(request.model_name, request.model_version)
         traced = self._sampled(request)
-        if not request.outputs and not traced:
+        costed = bool(request.parameters) and asked(request.parameters)
+        if not request.outputs and not traced and not costed:
             return served.submit(request, on_done)
 
         def complete(answer: InferenceResponse | ErgError) -> None:
             if not isinstance(answer, ErgError):
                 try:
-                    self._complete(served, request, answer, traced=traced)
+                    self._complete(served, request, answer, traced=traced, costed=costed)
                 except ErgError as error:
                     answer = error
             on_done(answer)
@@ -108,10 +113,20 @@ class DataPlane:
         return self._tracer.enabled and self._tracer.sample(request.model_name)
 
     def _complete(
-        self, served: ServedModel, request: InferenceRequest, response: InferenceResponse, *, traced: bool
+        self,
+        served: ServedModel,
+        request: InferenceRequest,
+        response: InferenceResponse,
+        *,
+        traced: bool,
+        costed: bool,
     ) -> None:
         if request.outputs:
             _classify(served, request, response)
+        if costed:
+            rows = request.inputs[0].shape[0] if served.spec.max_batch_size > 0 and request.inputs else 1
+            cost = self._costs.of(response.phases, rows=rows, variant=served.variant)
+            response.parameters = {**response.parameters, **cost}
         if traced:
             self._tracer.record(
                 model=served.name, version=str(served.version), request_id=request.id, phases=response.phases

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,25 @@ def _device(nvml: Any, handle: Any, index: int, partition: str) -> Device:
         partition=partition,
         memory_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
     )
+
+
+def product_names(devices: Sequence[Device]) -> dict[str, str]:
+    """What NVML calls the product of each GPU or MIG instance, by the device's name; without those it does not tell."""
+    gpus = [device for device in devices if device.kind == "gpu"]
+    if not gpus:
+        return {}
+    names: dict[str, str] = {}
+    with open_nvml() as nvml:
+        if nvml is None:
+            return {}
+        for device in gpus:
+            try:
+                name = nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByUUID(device.gpu_uuid))
+            except nvml.NVMLError as error:
+                log.warning("NVML does not tell the product of %s: %s", device.name, error)
+                continue
+            names[device.name] = name.decode() if isinstance(name, bytes) else str(name)
+    return names
 
 
 @dataclass(frozen=True, slots=True)

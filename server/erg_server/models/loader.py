@@ -119,6 +119,7 @@ class ModelLoader:
             placer=self._placer,
             fingerprint=identity,
             signature=Signature(spec),
+            variant=f"{plan.artifact.name}/{spec.backend}" if plan.artifact is not None else spec.backend,
         )
         try:
             served.labels = await asyncio.to_thread(labels_of, definition)

@@ -43,6 +43,8 @@ class ServedModel:
     placer: ModelPlacer
     fingerprint: str
     signature: Signature
+    # What of the version runs: the artifact's name and its backend.
+    variant: str = ""
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     # What the signature said of each form of request: rows, batch key, length, bytes.
     _checked: dict[object, tuple[int, Hashable, int, int]] = field(default_factory=dict)

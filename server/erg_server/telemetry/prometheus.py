@@ -64,11 +64,13 @@ class ErgCollector(Collector):
         workers: Callable[[], Sequence[WorkerSample]],
         memory: Callable[[], MemorySample],
         predictions: Callable[[], Sequence[PredictionSample]] = tuple,
+        families: Sequence[Callable[[], Iterable[Metric]]] = (),
     ) -> None:
         self._meter = meter
         self._predictions = predictions
         self._memory = memory
         self._workers = workers
+        self._families = families
         self._started_s = time.time()
 
     def collect(self) -> Iterator[Metric]:
@@ -83,6 +85,8 @@ class ErgCollector(Collector):
         start = GaugeMetricFamily("erg_start_time_seconds", "When the server started, in Unix time.")
         start.add_metric((), self._started_s)
         yield start
+        for family in self._families:
+            yield from family()
 
 
 def _prediction_family(samples: Iterable[PredictionSample]) -> Metric:

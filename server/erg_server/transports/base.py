@@ -15,11 +15,13 @@ class CallContext:
     """What a method may know of its call.
 
     `deadline_ns` is on the server's monotonic clock, or None. `metadata` is the caller's, keys ending in -bin as bytes.
+    `trailers` is the method's to set before it answers: ASCII that goes out behind the answer of a unary call.
     """
 
     arrival_ns: int
     deadline_ns: int | None
     metadata: tuple[tuple[str, str | bytes], ...]
+    trailers: tuple[tuple[str, str], ...]
 
     def __init__(
         self,
@@ -31,6 +33,7 @@ class CallContext:
         self.arrival_ns = arrival_ns
         self.deadline_ns = deadline_ns
         self.metadata = metadata
+        self.trailers = ()
 
 
 Done = Callable[[Sequence[bytes | memoryview] | None, BaseException | None], None]

@@ -110,8 +110,11 @@ class BytesCodec:
 class InferStream(Generic[M, A]):
     """One stream. An error of a request travels in its answer, and the stream goes on."""
 
-    def __init__(self, plane: DataPlane, codec: StreamCodec[M, A], *, draining: asyncio.Event) -> None:
+    def __init__(
+        self, plane: DataPlane, codec: StreamCodec[M, A], *, draining: asyncio.Event, tenant: str = ""
+    ) -> None:
         self._plane = plane
+        self._tenant = tenant
         self._codec = codec
         self._draining = draining
         self._answers: asyncio.Queue[A | None] = asyncio.Queue()
@@ -173,6 +176,7 @@ class InferStream(Generic[M, A]):
         try:
             arrived = CallContext(arrival_ns=self._plane.clock.now_ns(), deadline_ns=context.deadline_ns)
             request = codec.read(message, arrived)
+            request.tenant = self._tenant
             final = bool(request.parameters.get(EMPTY_FINAL))
 
             def done(answer: InferenceResponse | ErgError) -> None:

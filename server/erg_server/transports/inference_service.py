@@ -16,8 +16,10 @@ from erg_server.pb import inference_pb2 as pb
 from erg_server.request import InferenceResponse
 from erg_server.transports.base import CallContext, Done, Method, StartHandler, UnaryHandler
 from erg_server.transports.codec import decode_request, encode_response
-from erg_server.transports.infer_stream import BytesCodec, InferStream, MessageCodec
+from erg_server.transports.cost_trailers import cost_trailers
+from erg_server.transports.infer_stream import A, BytesCodec, InferStream, M, MessageCodec, StreamCodec
 from erg_server.transports.infer_wire import RequestReader, ResponseWriter
+from erg_server.transports.tenants import Tenants
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +29,9 @@ SERVICE: Final = "inference.GRPCInferenceService"
 class InferenceService:
     """Binds messages to the data plane."""
 
-    def __init__(self, plane: DataPlane, *, draining: asyncio.Event) -> None:
+    def __init__(self, plane: DataPlane, *, draining: asyncio.Event, tenants: Tenants | None = None) -> None:
         self._plane = plane
+        self._tenants = tenants
         self._draining = draining
         self._reader = RequestReader(plane.memory)
         self._writer = ResponseWriter(plane.memory)
@@ -80,12 +83,18 @@ class InferenceService:
         request = decode_request(
             message, arrival_ns=context.arrival_ns, deadline_ns=context.deadline_ns, regions=self._plane.memory
         )
+        if self._tenants is not None:
+            request.tenant = self._tenants.of(context.metadata)
         response = await self._plane.infer(request)
+        if response.parameters:
+            context.trailers = cost_trailers(response.parameters)
         return encode_response(response, request.outputs, self._plane.memory)
 
     def start_infer(self, raw: bytes | memoryview, context: CallContext, done: Done) -> Callable[[], None]:
         """Start one request; see `transports.base.StartHandler`."""
         request = self._reader.read(raw, context)
+        if self._tenants is not None:
+            request.tenant = self._tenants.of(context.metadata)
         writer = self._writer
 
         def finished(answer: InferenceResponse | ErgError) -> None:
@@ -93,6 +102,8 @@ class InferenceService:
                 done(None, answer)
                 return
             try:
+                if answer.parameters:
+                    context.trailers = cost_trailers(answer.parameters)
                 parts = writer.write(answer, request.outputs)
             except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets a status)
                 done(None, error)
@@ -106,14 +117,18 @@ class InferenceService:
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         """Answer each request of a stream as it is done."""
         codec = MessageCodec(self._plane.memory)
-        return InferStream(self._plane, codec, draining=self._draining).answer(messages, context)
+        return self._stream(codec, context).answer(messages, context)
 
     def stream_infer_bytes(
         self, messages: AsyncIterator[bytes | memoryview], context: CallContext
     ) -> AsyncIterator[Sequence[bytes | memoryview]]:
         """The same for transports that hand over bytes."""
         codec = BytesCodec(self._reader, self._writer)
-        return InferStream(self._plane, codec, draining=self._draining).answer(messages, context)
+        return self._stream(codec, context).answer(messages, context)
+
+    def _stream(self, codec: StreamCodec[M, A], context: CallContext) -> InferStream[M, A]:
+        tenant = "" if self._tenants is None else self._tenants.of(context.metadata)
+        return InferStream(self._plane, codec, draining=self._draining, tenant=tenant)
 
     async def _load(self, message: pb.RepositoryModelLoadRequest, _: CallContext) -> pb.RepositoryModelLoadResponse:
         await self._plane.load_model(message)

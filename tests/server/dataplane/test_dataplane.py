@@ -69,6 +69,38 @@ def tracing(model: str = "", **settings: str) -> pb.TraceSettingRequest:
     return message
 
 
+async def test_an_answer_tells_its_cost_only_where_it_was_asked_for(server: Server) -> None:
+    server.harness.write()
+    await server.harness.load()
+    for stated in ({"erg_cost": True}, {"erg_cost": False}, {"other": 1}, {}):
+        asking = request(3)
+        asking.parameters = stated
+        answer = await server.plane.infer(asking)
+        again = request(3)
+        again.parameters = stated
+        later: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        server.plane.submit(again, later.set_result)
+        for each in (answer, await later):
+            if stated == {"erg_cost": True}:
+                assert each.parameters["erg_batch_rows"] == 3
+                assert each.parameters["erg_model_variant"] == "identity"
+                assert each.parameters["erg_joules_source"] == "none"
+                assert "erg_queue_us" in each.parameters
+            else:
+                assert not each.parameters
+
+
+async def test_a_cost_that_is_asked_for_by_no_yes_or_no_is_refused(server: Server) -> None:
+    server.harness.write()
+    await server.harness.load()
+    asking = request()
+    asking.parameters = {"erg_cost": "yes"}
+    with pytest.raises(InvalidArgumentError, match="erg_cost"):
+        await server.plane.infer(asking)
+    with pytest.raises(InvalidArgumentError, match="erg_cost"):
+        server.plane.submit(asking, lambda _: None)
+
+
 async def test_a_request_is_answered_and_counted(server: Server) -> None:
     server.harness.write()
     await server.harness.load()

@@ -8,13 +8,20 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from erg_server.errors import CancelledError, ErgError, InternalError, ResourceExhaustedError, UnimplementedError
+from erg_server.errors import (
+    CancelledError,
+    ErgError,
+    InternalError,
+    ResourceExhaustedError,
+    StatusCode,
+    UnimplementedError,
+)
 from erg_server.transports.base import Method
 from erg_server.transports.grpc.call import GrpcCall, encoding_of
 from erg_server.transports.grpc.connection import Connection
 from erg_server.transports.grpc.messages import MIN_COMPRESSED_BYTES, compress, whole_message
-from erg_server.transports.grpc.outbox import OK_TRAILERS
-from erg_server.transports.grpc.status import RESPONSE_BLOCKS
+from erg_server.transports.grpc.outbox import OK_TRAILERS, RESPONSE_HEADERS
+from erg_server.transports.grpc.status import RESPONSE_BLOCKS, trailers_block
 from erg_server.transports.grpc.stream import Stream
 
 
@@ -122,14 +129,24 @@ class UnaryCall(GrpcCall):
             self._end(ResourceExhaustedError(f"the answer has {size} bytes; at most {limit} are sent"))
             return
         self._release()
-        _send_answer(self._connection, self._stream, parts, size)
+        _send_answer(self._connection, self._stream, parts, size, self._context.trailers)
         self._connection.wake()
 
 
-def _send_answer(connection: Connection, stream: Stream, parts: Any, size: int) -> None:
+def _send_answer(
+    connection: Connection, stream: Stream, parts: Any, size: int, metadata: tuple[tuple[str, str], ...]
+) -> None:
     outbox = connection.outbox
     encoding = encoding_of(stream.head) if size >= MIN_COMPRESSED_BYTES else "identity"
-    if encoding != "identity":
+    if metadata:
+        compressed = encoding != "identity"
+        if compressed:
+            parts = (compress(b"".join(parts), encoding),)
+            size = len(parts[0])
+        outbox.headers(stream, RESPONSE_BLOCKS[encoding] if compressed else RESPONSE_HEADERS)
+        outbox.message(stream, parts, size, compressed=compressed)
+        outbox.trailers(stream, trailers_block(StatusCode.OK, "", metadata))
+    elif encoding != "identity":
         packed = compress(b"".join(parts), encoding)
         outbox.headers(stream, RESPONSE_BLOCKS[encoding])
         outbox.message(stream, (packed,), len(packed), compressed=True)

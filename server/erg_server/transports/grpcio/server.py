@@ -101,9 +101,12 @@ class GrpcioTransport:
         async def serve(raw: bytes, call: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
             context = self._context(call)
             try:
-                return (await handler(parse(raw), context)).SerializeToString()
+                answer = (await handler(parse(raw), context)).SerializeToString()
             except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets a status)
                 await self._abort(call, method, error)
+            if context.trailers:
+                call.set_trailing_metadata(context.trailers)
+            return answer
 
         return serve
 

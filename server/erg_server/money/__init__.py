@@ -1,0 +1,1 @@
+"""What devices' time and energy cost: a price file, and the arithmetic that applies it without losing anything."""

@@ -1,0 +1,143 @@
+"""What /metrics shows of dollars and grams: by model, device and account, by tenant, and for 1,000 inferences."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fractions import Fraction
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+
+from erg_server.energy.account import Account, AccountTotal, Source
+from erg_server.money.costs import AccountCost, Tariff
+
+_WEAKEST: Final[tuple[Source, ...]] = ("measured", "modelled", "none")
+
+_Sums = dict[tuple[str, ...], Fraction]
+
+
+class CostFamilies:
+    """Prices the accounts whenever Prometheus asks. Owns how much idle time it has told of.
+
+    A batch's time is booked when it ends, so what looked idle while it ran is less a moment later. A counter must not
+    go back: it waits until idle time has caught up.
+    """
+
+    def __init__(
+        self,
+        tariff: Tariff,
+        *,
+        totals: Callable[[], Mapping[Account, AccountTotal]],
+        source_of: Callable[[str], Source],
+        up_ns: Callable[[], int],
+    ) -> None:
+        self._tariff = tariff
+        self._totals = totals
+        self._source_of = source_of
+        self._up_ns = up_ns
+        self._told_idle_usd: dict[str, Fraction] = {}
+
+    def __call__(self) -> Iterable[Metric]:
+        """Every family, once."""
+        totals = self._totals()
+        costs = [self._never_less_idle(cost) for cost in self._tariff.price(totals, self._up_ns())]
+        yield from self._dollar_families(costs)
+        yield self._per_1000(costs, totals)
+        if self._tariff.carbon_source:
+            yield from self._carbon_families(costs)
+
+    def _never_less_idle(self, cost: AccountCost) -> AccountCost:
+        if cost.account.kind != "idle" or cost.account.domain:
+            return cost
+        device = cost.account.device
+        told = self._told_idle_usd[device] = max(cost.device_usd, self._told_idle_usd.get(device, Fraction()))
+        return AccountCost(cost.account, told, cost.energy_usd, cost.grams)
+
+    def _dollar_families(self, costs: Iterable[AccountCost]) -> Iterator[Metric]:
+        by_account: _Sums = defaultdict(Fraction)
+        by_tenant: _Sums = defaultdict(Fraction)
+        for cost in costs:
+            account = cost.account
+            for component, source, usd in self._components(cost):
+                by_account[account.model, account.version, _place(account), account.kind, component, source] += usd
+                if account.model:
+                    by_tenant[account.tenant, account.model, component, source] += usd
+        yield _counter(
+            "erg_cost_usd",
+            "Dollars by the price file: a device's time at its price, and energy at that of a kWh.",
+            ("model", "version", "device", "account", "component", "source"),
+            by_account,
+        )
+        yield _counter(
+            "erg_tenant_cost_usd",
+            "The same of each tenant's requests; of no tenant is what belongs to the model alone.",
+            ("tenant", "model", "component", "source"),
+            by_tenant,
+        )
+
+    def _components(self, cost: AccountCost) -> Iterator[tuple[str, str, Fraction]]:
+        if cost.account.device or not cost.account.domain:
+            # Time is told by a clock whatever the device's energy comes from.
+            yield "device_time", "", cost.device_usd
+        if cost.account.domain:
+            yield "energy", self._source_of(cost.account.domain), cost.energy_usd
+
+    def _per_1000(self, costs: Iterable[AccountCost], totals: Mapping[Account, AccountTotal]) -> Metric:
+        usd: dict[tuple[str, str], Fraction] = defaultdict(Fraction)
+        sources: dict[tuple[str, str], Source] = {}
+        rows: dict[tuple[str, str], int] = defaultdict(int)
+        for cost in costs:
+            account = cost.account
+            if not account.model:
+                continue
+            key = account.model, account.version
+            usd[key] += cost.device_usd + cost.energy_usd
+            sources[key] = weakest(sources.get(key, "measured"), self._source_of(account.domain))
+            if account.kind == "inference":
+                rows[key] += totals[account].rows
+        family = GaugeMetricFamily(
+            "erg_cost_usd_per_1000_inferences",
+            "Since the start: all that is on a model's accounts, waste too, over the rows whose answer was of use.",
+            labels=("model", "version", "source"),
+        )
+        for key, count in sorted(rows.items()):
+            if count:
+                family.add_metric((*key, sources[key]), float(usd[key] * 1000 / count))
+        return family
+
+    def _carbon_families(self, costs: Iterable[AccountCost]) -> Iterator[Metric]:
+        grams: _Sums = defaultdict(Fraction)
+        for cost in costs:
+            account = cost.account
+            if account.domain:
+                source = self._source_of(account.domain)
+                grams[account.model, account.version, account.kind, source] += cost.grams
+        yield _counter(
+            "erg_carbon_grams",
+            "Grams of CO2 equivalent: energy at the intensity that erg_carbon_intensity_info states.",
+            ("model", "version", "account", "source"),
+            grams,
+        )
+        info = InfoMetricFamily(
+            "erg_carbon_intensity", "The stated grams of CO2 equivalent for a kWh, and who says so."
+        )
+        intensity = {"grams_per_kwh": f"{float(self._tariff.grams_per_kwh):g}", "stated_by": self._tariff.carbon_source}
+        info.add_metric((), intensity)
+        yield info
+
+
+def weakest(one: Source, other: Source) -> Source:
+    """What a sum of figures of two sources is: no better than the worse of them."""
+    return max(one, other, key=_WEAKEST.index)
+
+
+def _place(account: Account) -> str:
+    return account.device or account.domain
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...], sums: _Sums) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for key, value in sorted(sums.items()):
+        family.add_metric(key, float(value))
+    return family
