@@ -48,6 +48,9 @@ from erg_server.transports.inference_service import SERVICE as INFERENCE
 from erg_server.transports.inference_service import InferenceService
 from erg_server.transports.reflection_service import ReflectionService
 from erg_server.transports.tenants import Tenants
+from erg_server.workers.memory_families import memory_families
+from erg_server.workers.memory_reading import read_memory
+from erg_server.workers.memory_watch import MemoryWatch
 from erg_server.workers.supervisor import Worker
 
 
@@ -62,6 +65,7 @@ class Server:
     placer: ModelPlacer
     transports: tuple[Transport, ...]
     endpoints: Endpoints
+    memory_watch: MemoryWatch
     tracer: Tracer
     logs: LogControl
     draining: asyncio.Event
@@ -131,7 +135,8 @@ def build_server(settings: ServeSettings) -> Server:
     tenants = Tenants(settings.tenant_metadata_key) if settings.tenant_metadata_key else None
     methods = build_methods(plane, draining, reflection=settings.reflection, tenants=tenants)
     transport = build_transport(settings, methods, clock)
-    families: list[Callable[[], Iterable[Metric]]] = []
+    watch = MemoryWatch(lambda: [known for worker in workers if (known := worker.known_memory())], read_memory)
+    families: list[Callable[[], Iterable[Metric]]] = [partial(memory_families, watch)]
     if tariff is not None:
         started_ns = clock.now_ns()
         families.append(
@@ -139,7 +144,7 @@ def build_server(settings: ServeSettings) -> Server:
         )
     collector = ErgCollector(
         meter,
-        lambda: [sample_worker(worker, registry) for worker in workers],
+        lambda: [sample_worker(worker) for worker in workers],
         placer.sample_memory,
         lambda: [sample for served in registry.served() for sample in sample_predictions(served)],
         families,
@@ -158,6 +163,7 @@ def build_server(settings: ServeSettings) -> Server:
         placer=placer,
         transports=(transport,),
         endpoints=endpoints,
+        memory_watch=watch,
         tracer=tracer,
         logs=logs,
         draining=draining,
@@ -242,18 +248,15 @@ def _worker_changed(placer: ModelPlacer, registry: ModelRegistry, worker: Worker
     registry.notify()
 
 
-def sample_worker(worker: Worker, registry: ModelRegistry) -> WorkerSample:
+def sample_worker(worker: Worker) -> WorkerSample:
     """A worker's figures for a scrape."""
-    memory = worker.memory()
-    names = {served.handle: (served.name, str(served.version)) for served in registry.served()}
     return WorkerSample(
         name=worker.name,
         ready=worker.state == "ready",
         restarts=worker.restarts,
         held_batches=worker.held,
         cpu_seconds=worker.cpu_seconds(),
-        rss_bytes=memory.rss_bytes,
-        models={names[handle]: nbytes for handle, nbytes in memory.models.items() if handle in names},
+        rss_bytes=worker.memory().rss_bytes,
     )
 
 

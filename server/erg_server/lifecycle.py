@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 BALANCE_S = 10.0
 """Between two looks at what each model keeps devices busy with: several times what bringing a model elsewhere takes."""
+MEMORY_RETRY_S = 60.0
+"""After a look at workers' memory that failed."""
 
 
 def run_server(settings: ServeSettings) -> int:
@@ -65,6 +67,7 @@ async def start(server: Server) -> None:
     await asyncio.gather(*(worker.start() for worker in server.workers))
     for transport in server.transports:
         await transport.start()
+    server.tasks.add(asyncio.get_running_loop().create_task(_watch_memory(server)))
     await server.registry.start(list(server.settings.load_model))
     if server.settings.model_control_mode == "poll":
         server.tasks.add(asyncio.get_running_loop().create_task(_poll(server)))
@@ -114,6 +117,16 @@ async def _poll(server: Server) -> None:
             await server.registry.poll()
         except Exception:
             log.exception("looking at the repository failed; it is tried again")
+
+
+async def _watch_memory(server: Server) -> None:
+    while True:
+        pause_s = MEMORY_RETRY_S
+        try:
+            pause_s = await server.memory_watch.look()
+        except Exception:
+            log.exception("looking at workers' memory failed; it is tried again")
+        await asyncio.sleep(pause_s)
 
 
 async def _balance(server: Server) -> None:

@@ -124,6 +124,25 @@ def test_a_flood_of_tenants_leaves_a_server_that_serves_and_metrics_that_end(pri
     assert len(tenants) <= MAX_TENANTS + 2
 
 
+def test_metrics_have_what_workers_and_models_hold(priced: ServerProcess) -> None:
+    with triton.InferenceServerClient(priced.grpc_address) as client:
+        for _ in range(600):
+            client.infer("mlp", [tensor(32)])
+            if priced.metric("erg_worker_memory_bytes", worker="cpu0", kind="slab") > 0:
+                break
+    live = {
+        kind: priced.metric("erg_worker_memory_bytes", worker="cpu0", kind=kind)
+        for kind in ("pss", "rss", "slab", "base", "models", "rest")
+    }
+    assert all(nbytes > 0 for kind, nbytes in live.items() if kind not in {"models", "rest"}), live
+    assert live["base"] < live["rss"]
+    assert priced.metric("erg_worker_memory_peak_bytes", worker="cpu0", kind="rss") >= live["base"]
+    assert priced.metric("erg_model_memory_bytes", worker="cpu0") == live["models"], "two models share the worker"
+    assert priced.metric("erg_model_memory_peak_bytes", model="mlp") >= priced.metric(
+        "erg_model_memory_bytes", model="mlp"
+    )
+
+
 def test_metrics_have_the_devices_time_in_dollars(priced: ServerProcess) -> None:
     first = priced.metric("erg_cost_usd_total", device="cpu0", component="device_time")
     second = priced.metric("erg_cost_usd_total", device="cpu0", component="device_time")

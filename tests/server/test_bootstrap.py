@@ -90,11 +90,11 @@ async def test_settings_reach_the_parts(tmp_path: Path) -> None:
     server.close_resources()
 
 
-async def test_a_workers_sample_names_the_models_it_holds(tmp_path: Path) -> None:
+async def test_a_workers_sample_is_of_it_as_it_is_now(tmp_path: Path) -> None:
     harness = Harness(root=tmp_path / "r")
     harness.write()
     await harness.load()
     worker = harness.worker
     assert isinstance(worker, FakeWorker)
-    sample = sample_worker(worker, harness.registry)
-    assert (sample.name, sample.ready, sample.models) == ("cpu0", True, {("m", "1"): 64})
+    sample = sample_worker(worker)
+    assert (sample.name, sample.ready, sample.rss_bytes) == ("cpu0", True, 1000)

@@ -20,7 +20,7 @@ LABELS = ("model", "version")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSample:
-    """One worker at the moment of a scrape. `models` maps (model, version) to the bytes loading it took."""
+    """One worker at the moment of a scrape."""
 
     name: str
     ready: bool
@@ -28,7 +28,6 @@ class WorkerSample:
     held_batches: int
     cpu_seconds: float
     rss_bytes: int
-    models: dict[tuple[str, str], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,18 +213,13 @@ def _worker_families(samples: Sequence[WorkerSample]) -> Iterator[Metric]:
     ready = GaugeMetricFamily("erg_worker_ready", "1 while the worker takes batches.", labels=("worker",))
     restarts = CounterMetricFamily("erg_worker_restarts", "Times the worker process was restarted.", labels=("worker",))
     held = GaugeMetricFamily("erg_worker_held_batches", "Batches the worker runs or has staged.", labels=("worker",))
-    models = GaugeMetricFamily(
-        "erg_model_memory_bytes", "What loading the model added to the worker's memory.", labels=(*LABELS, "worker")
-    )
     for sample in samples:
         cpu.add_metric(("worker", sample.name), sample.cpu_seconds)
         memory.add_metric(("worker", sample.name), sample.rss_bytes)
         ready.add_metric((sample.name,), sample.ready)
         restarts.add_metric((sample.name,), sample.restarts)
         held.add_metric((sample.name,), sample.held_batches)
-        for (name, version), nbytes in sorted(sample.models.items()):
-            models.add_metric((name, version, sample.name), nbytes)
-    yield from (cpu, memory, ready, restarts, held, models)
+    yield from (cpu, memory, ready, restarts, held)
 
 
 def _memory_families(sample: MemorySample) -> Iterator[Metric]:

@@ -122,6 +122,11 @@ class WorkerProcess:
         return self._process.pid
 
     @property
+    def slab_bytes(self) -> int:
+        """Memory that tensors of batches take, now or until a smaller batch gives it back; 0 once it is closed."""
+        return 0 if self._closed else self._slab.used_bytes
+
+    @property
     def free_slots(self) -> int:
         """Batches it would take now."""
         return 0 if self._closed else len(self._free)

@@ -49,6 +49,11 @@ class Slab:
             end = slot * self.slot_bytes + min(self.slot_bytes, _page_end(used_bytes))
             self._map.madvise(mmap.MADV_REMOVE, start, end - start)
 
+    @property
+    def used_bytes(self) -> int:
+        """Memory that the file takes now: pages that were written and not given back."""
+        return os.fstat(self.fd).st_blocks * 512
+
     def close(self) -> None:
         """Close the file and unmap it. While a view of a slot is left, the mapping stays until that is gone."""
         os.close(self.fd)

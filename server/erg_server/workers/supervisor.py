@@ -15,6 +15,7 @@ from erg_server.devices.device import Device
 from erg_server.errors import ErgError, UnavailableError
 from erg_server.pb.model_config_pb2 import ModelConfig
 from erg_server.repository.spec import ModelSpec
+from erg_server.workers.memory_reading import KnownMemory, read_memory
 from erg_server.workers.process import SLOTS, BatchInput, OnDone, WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,9 @@ class Worker:
         self._past_cpu_s = 0.0
         self._last_cpu_s = 0.0
         self._restarting: asyncio.Task[None] | None = None
+        # Device memory of the process without models. While it is not known, loads take turns.
+        self._base_bytes: int | None = None
+        self._first_load = asyncio.Lock()
 
     @property
     def pid(self) -> int | None:
@@ -143,6 +147,23 @@ class Worker:
         """Memory as it is now; zero while no process runs."""
         return WorkerMemory(int(self._read(lambda process: process.memory_info().rss)), dict(self._loaded))
 
+    def known_memory(self) -> KnownMemory | None:
+        """What is known of its memory without looking at it; None while no process takes batches."""
+        if self._process is None or self.state != "ready":
+            return None
+        return KnownMemory(
+            worker=self.name,
+            device=self.device,
+            pid=self._process.pid,
+            slab_bytes=self._process.slab_bytes,
+            base_bytes=self._base_bytes,
+            models={
+                (model.name, str(model.version)): self._loaded[model.handle]
+                for model in self._models.values()
+                if model.handle in self._loaded
+            },
+        )
+
     def cpu_seconds(self) -> float:
         """CPU time of all incarnations so far, user and system."""
         seconds = self._read(lambda process: sum(process.cpu_times()[:2]))
@@ -159,6 +180,7 @@ class Worker:
 
     async def _spawn(self) -> None:
         self._loaded.clear()
+        self._base_bytes = None
         self._started_s = asyncio.get_running_loop().time()
         self._past_cpu_s += self._last_cpu_s
         self._last_cpu_s = 0.0
@@ -169,12 +191,26 @@ class Worker:
 
     async def _load(self, process: WorkerProcess, model: WorkerModel) -> int:
         header = {"name": model.name, "version": model.version, "path": str(model.model_path)}
-        memory_bytes = await process.load(model.handle, header, model.config.SerializeToString())
+        config = model.config.SerializeToString()
+        if self._base_bytes is None:
+            async with self._first_load:
+                memory_bytes = await process.load(model.handle, header, config)
+                if self._base_bytes is None:
+                    await self._learn_base(process, memory_bytes)
+        else:
+            memory_bytes = await process.load(model.handle, header, config)
         if process is self._process and model.handle in self._models:
             self._loaded[model.handle] = memory_bytes
             self.loads += 1
             self.on_available(self)
         return memory_bytes
+
+    async def _learn_base(self, process: WorkerProcess, loaded_bytes: int) -> None:
+        """What the process holds but for its first model: before a batch runs, and after the backend came."""
+        reading = await asyncio.to_thread(read_memory, self.device, process.pid)
+        held_bytes = reading.device_bytes(self.device)
+        if held_bytes is not None and process is self._process:
+            self._base_bytes = max(0, held_bytes - loaded_bytes)
 
     def _on_slot_free(self) -> None:
         self.on_available(self)

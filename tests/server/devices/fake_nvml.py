@@ -45,6 +45,7 @@ class FakeGpu:
     slots: int = 0
     instances: dict[int, FakeGpu] = field(default_factory=dict)
     processes: tuple[FakeProcess, ...] = ()
+    product: str | bytes = "NVIDIA Fake"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,6 +66,7 @@ class FakeNvml:
             "nvmlDeviceGetHandleByUUID": self._by_uuid,
             "nvmlDeviceGetUUID": lambda handle: handle.uuid,
             "nvmlDeviceGetMemoryInfo": lambda handle: handle.memory,
+            "nvmlDeviceGetName": lambda handle: handle.product,
             "nvmlDeviceGetMigMode": self._mig_mode,
             "nvmlDeviceGetMaxMigDeviceCount": lambda handle: handle.slots,
             "nvmlDeviceGetMigDeviceHandleByIndex": self._instance,

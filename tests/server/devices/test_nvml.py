@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from erg_server.devices.device import Device
-from erg_server.devices.nvml import MemoryUse, find_gpus, gpu_memory
+from erg_server.devices.nvml import MemoryUse, find_gpus, gpu_memory, product_names
 
 from tests.server.devices.fake_nvml import FakeGpu, FakeMemory, FakeNvml, FakeProcess
 
@@ -73,6 +73,20 @@ def test_a_models_memory_is_what_its_process_took(monkeypatch: pytest.MonkeyPatc
     assert MemoryUse(None, 50).grown_since(MemoryUse(None, 10)) == 40, "process ids are a container's own"
     assert MemoryUse(None, 50).grown_since(MemoryUse()) == 0, "what others use is not counted where NVML failed once"
     assert MemoryUse().grown_since(MemoryUse(None, 10)) == 0
+
+
+def test_products_are_named_for_gpus_alone_and_not_where_nvml_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = (FakeGpu(uuid="GPU-a", product=b"NVIDIA H100"), FakeGpu(uuid="GPU-c"))
+    devices = [Device(kind="gpu", id=n, gpu_uuid=uuid) for n, uuid in enumerate(("GPU-a", "GPU-b", "GPU-c"))]
+    FakeNvml(gpus=gpus).install(monkeypatch)
+    assert product_names([*devices, Device(kind="cpu", id=0)]) == {"gpu0": "NVIDIA H100", "gpu2": "NVIDIA Fake"}
+    nvml = FakeNvml(gpus=gpus, broken="nvmlDeviceGetName").install(monkeypatch)
+    assert product_names(devices) == {}
+    assert nvml.closed == 1
+    assert product_names([Device(kind="cpu", id=0)]) == {}
+    assert nvml.closed == 1, "without a GPU nobody is asked"
+    monkeypatch.setitem(__import__("sys").modules, "pynvml", None)
+    assert product_names(devices) == {}
 
 
 def test_nvml_that_loses_the_gpu_tells_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:

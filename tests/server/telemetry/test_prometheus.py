@@ -101,9 +101,7 @@ def test_ergs_own_families_are_in_base_units() -> None:
 
 
 def test_workers_are_shown_each_under_its_name() -> None:
-    worker = WorkerSample(
-        name="cpu1", ready=True, restarts=2, held_batches=1, cpu_seconds=1.5, rss_bytes=10, models={("minilm", "1"): 7}
-    )
+    worker = WorkerSample(name="cpu1", ready=True, restarts=2, held_batches=1, cpu_seconds=1.5, rss_bytes=10)
     samples = scrape(Meter(), [worker])
     assert samples["erg_worker_ready", (("worker", "cpu1"),)] == 1
     assert samples["erg_worker_restarts_total", (("worker", "cpu1"),)] == 2
@@ -111,7 +109,6 @@ def test_workers_are_shown_each_under_its_name() -> None:
     assert samples["erg_process_cpu_seconds_total", (("process", "worker"), ("worker", "cpu1"))] == 1.5
     assert samples["erg_process_resident_bytes", (("process", "worker"), ("worker", "cpu1"))] == 10
     assert samples["erg_process_resident_bytes", (("process", "front"), ("worker", ""))] > 0
-    assert figure(samples, "erg_model_memory_bytes", worker="cpu1") == 7
 
 
 def test_a_name_that_needs_escaping_comes_back() -> None:

@@ -36,6 +36,19 @@ def test_slots_do_not_overlap_and_end_at_their_bounds() -> None:
     slab.close()
 
 
+def test_a_slab_takes_the_memory_of_pages_that_were_written_until_they_are_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slab_module, "KEEP_BYTES", PAGE)
+    slab = Slab.create(slots=2, slot_bytes=1 << 20)
+    assert slab.used_bytes == 0
+    slab.slots[1][: 5 * PAGE] = bytes(5 * PAGE)
+    assert slab.used_bytes == 5 * PAGE
+    slab.trim(1, 5 * PAGE)
+    assert slab.used_bytes == PAGE
+    slab.close()
+
+
 def test_a_new_slab_is_zero_and_takes_no_memory() -> None:
     slab = Slab.create(slots=2, slot_bytes=1 << 30)
     assert os.fstat(slab.fd).st_blocks == 0

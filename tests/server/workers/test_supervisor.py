@@ -16,6 +16,7 @@ from erg_server.errors import ErgError, ResourceExhaustedError, UnavailableError
 from erg_server.pb.model_config_pb2 import ModelConfig
 from erg_server.repository.spec import ModelSpec
 from erg_server.scheduling.batch import ConcatenatedInput
+from erg_server.workers.memory_reading import read_memory
 from erg_server.workers.process import BatchResult
 from erg_server.workers.supervisor import Worker, WorkerModel
 from google.protobuf import text_format
@@ -139,3 +140,39 @@ async def test_a_stopped_worker_leaves_no_process_and_no_descriptor() -> None:
         await subject.stop(5)
         assert not Path(f"/proc/{pid}").exists()
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
+
+
+async def test_what_a_worker_holds_is_its_base_its_loads_and_its_slab(worker: Worker) -> None:
+    fresh = worker.known_memory()
+    assert fresh is not None
+    assert (fresh.base_bytes, fresh.models, fresh.slab_bytes) == (None, {}, 0)
+    await asyncio.gather(worker.load(echo(1)), worker.load(echo(2)))
+    known = worker.known_memory()
+    assert known is not None
+    assert known.pid == worker.pid
+    assert known.models.keys() == {("echo", "1")}
+    reading = read_memory(worker.device, known.pid)
+    assert reading.process is not None
+    assert known.base_bytes is not None
+    assert 1 << 20 < known.base_bytes <= reading.process.rss_bytes
+    await run(worker, numbers(10_000))
+    after = worker.known_memory()
+    assert after is not None
+    assert 40_000 <= after.slab_bytes <= 1 << 20
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    await until_gone(worker)
+    assert worker.known_memory() is None
+    await until_ready(worker)
+    again = worker.known_memory()
+    assert again is not None
+    assert again.pid != known.pid
+    assert again.base_bytes is not None
+
+
+async def until_gone(worker: Worker) -> None:
+    gone = asyncio.Event()
+    worker.on_state_change = lambda _: gone.set()
+    if worker.state == "ready":
+        async with asyncio.timeout(20):
+            await gone.wait()
