@@ -20,7 +20,7 @@ class AnswerCosts:
     def __init__(self, power: BusyPower | None = None, tariff: Tariff | None = None) -> None:
         self._power = power
         self._tariff = tariff
-        self._usd_per_joule = 0.0 if tariff is None else float(tariff.energy_usd(10**6))
+        self._usd_per_joule = 0.0 if tariff is None else tariff.energy_parts(10**6) / tariff.parts_per_usd
 
     def of(self, phases: Phases, *, rows: int, variant: str) -> dict[str, Parameter]:
         """Response parameters of an answer of `rows` rows.
@@ -42,7 +42,8 @@ class AnswerCosts:
         if source != "none":
             cost["erg_joules"] = joules
         if self._tariff is not None:
-            usd = float(self._tariff.device_usd(phases.device, compute_ns * rows)) / batch_rows
+            parts = self._tariff.device_parts(phases.device, compute_ns * rows)
+            usd = parts / (self._tariff.parts_per_usd * batch_rows)
             cost["erg_usd"] = usd + joules * self._usd_per_joule
         return cost
 

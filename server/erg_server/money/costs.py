@@ -1,10 +1,15 @@
-"""Booked time and energy in dollars and grams. Exact: fractions, so that the parts are the whole to the last digit."""
+"""Booked time and energy in dollars and grams. Exact: whole parts of a dollar, so that the parts are the whole.
+
+Prices are fractions. All of them have a common denominator, and what is priced is counted in whole nanoseconds and
+microjoules: in parts of that size every cost is a whole number, and adding them up loses nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from math import lcm
 from typing import Final
 
 from erg_server.energy.account import Account, AccountTotal
@@ -13,46 +18,52 @@ from erg_server.money.price_file import Prices
 
 UJ_PER_KWH: Final = 3_600_000 * 10**6
 
-_ZERO: Final = Fraction()
-
 
 @dataclass(frozen=True, slots=True)
 class AccountCost:
-    """What one account costs: dollars of device time and of energy, and grams of CO2."""
+    """What one account costs, in parts of a dollar for device time and energy, and in parts of a gram of CO2."""
 
     account: Account
-    device_usd: Fraction
-    energy_usd: Fraction
-    grams: Fraction
+    device_parts: int
+    energy_parts: int
+    gram_parts: int
 
 
 class Tariff:
-    """Prices applied to the devices of this machine. `rates` are dollars for an hour of each device."""
+    """Prices applied to the devices of this machine. `rates` are dollars for an hour of each device.
+
+    A dollar has `parts_per_usd` parts, a gram `parts_per_gram`.
+    """
 
     def __init__(self, prices: Prices, rates: Mapping[str, Fraction]) -> None:
         self.carbon_source = prices.carbon.source if prices.carbon is not None else ""
-        self.grams_per_kwh = prices.carbon.grams_per_kwh if prices.carbon is not None else _ZERO
+        self.grams_per_kwh = prices.carbon.grams_per_kwh if prices.carbon is not None else Fraction()
         self.devices = tuple(rates)
-        self._usd_per_ns = {device: hour / NS_PER_HOUR for device, hour in rates.items()}
-        self._usd_per_uj = (prices.usd_per_kwh or _ZERO) * prices.pue / UJ_PER_KWH
-        self._grams_per_uj = self.grams_per_kwh * prices.pue / UJ_PER_KWH
+        usd_per_ns = {device: hour / NS_PER_HOUR for device, hour in rates.items()}
+        usd_per_uj = (prices.usd_per_kwh or Fraction()) * prices.pue / UJ_PER_KWH
+        grams_per_uj = self.grams_per_kwh * prices.pue / UJ_PER_KWH
+        self.parts_per_usd = lcm(usd_per_uj.denominator, *(rate.denominator for rate in usd_per_ns.values()))
+        self.parts_per_gram = grams_per_uj.denominator
+        self._parts_per_ns = {device: int(rate * self.parts_per_usd) for device, rate in usd_per_ns.items()}
+        self._parts_per_uj = int(usd_per_uj * self.parts_per_usd)
+        self._gram_parts_per_uj = grams_per_uj.numerator
 
-    def device_usd(self, device: str, busy_ns: int) -> Fraction:
-        """Dollars for so much of a device's time; 0 for one without a price."""
-        return self._usd_per_ns.get(device, _ZERO) * busy_ns
+    def device_parts(self, device: str, busy_ns: int) -> int:
+        """Parts of a dollar for so much of a device's time; 0 for one without a price."""
+        return self._parts_per_ns.get(device, 0) * busy_ns
 
-    def energy_usd(self, energy_uj: int) -> Fraction:
-        """Dollars for microjoules, with what the building takes beside them."""
-        return self._usd_per_uj * energy_uj
+    def energy_parts(self, energy_uj: int) -> int:
+        """Parts of a dollar for microjoules, with what the building takes beside them."""
+        return self._parts_per_uj * energy_uj
 
-    def grams(self, energy_uj: int) -> Fraction:
-        """Grams of CO2 for microjoules, with what the building takes beside them."""
-        return self._grams_per_uj * energy_uj
+    def gram_parts(self, energy_uj: int) -> int:
+        """Parts of a gram of CO2 for microjoules, with what the building takes beside them."""
+        return self._gram_parts_per_uj * energy_uj
 
     def price(self, totals: Mapping[Account, AccountTotal], up_ns: int) -> Iterator[AccountCost]:
         """The cost of every account, and of the time of each device that is on none: it is an idle account's.
 
-        Device dollars of all accounts of a device sum up to its price for `up_ns`, unless more time is booked on it.
+        Device costs of all accounts of a device sum up to its price for `up_ns`, unless more time is booked on it.
         """
         idle_ns = dict.fromkeys(self.devices, up_ns)
         for account, total in totals.items():
@@ -60,10 +71,10 @@ class Tariff:
                 idle_ns[account.device] -= total.busy_ns
             yield AccountCost(
                 account,
-                self.device_usd(account.device, total.busy_ns),
-                self.energy_usd(total.energy_uj),
-                self.grams(total.energy_uj),
+                self.device_parts(account.device, total.busy_ns),
+                self.energy_parts(total.energy_uj),
+                self.gram_parts(total.energy_uj),
             )
         for device, left_ns in idle_ns.items():
             idle = Account(domain="", kind="idle", device=device)
-            yield AccountCost(idle, self.device_usd(device, max(0, left_ns)), _ZERO, _ZERO)
+            yield AccountCost(idle, self.device_parts(device, max(0, left_ns)), 0, 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from fractions import Fraction
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
@@ -14,7 +13,7 @@ from erg_server.money.costs import AccountCost, Tariff
 
 _WEAKEST: Final[tuple[Source, ...]] = ("measured", "modelled", "none")
 
-_Sums = dict[tuple[str, ...], Fraction]
+_Sums = dict[tuple[str, ...], int]
 
 
 class CostFamilies:
@@ -36,7 +35,7 @@ class CostFamilies:
         self._totals = totals
         self._source_of = source_of
         self._up_ns = up_ns
-        self._told_idle_usd: dict[str, Fraction] = {}
+        self._told_idle_parts: dict[str, int] = {}
 
     def __call__(self) -> Iterable[Metric]:
         """Every family, once."""
@@ -51,40 +50,42 @@ class CostFamilies:
         if cost.account.kind != "idle" or cost.account.domain:
             return cost
         device = cost.account.device
-        told = self._told_idle_usd[device] = max(cost.device_usd, self._told_idle_usd.get(device, Fraction()))
-        return AccountCost(cost.account, told, cost.energy_usd, cost.grams)
+        told = self._told_idle_parts[device] = max(cost.device_parts, self._told_idle_parts.get(device, 0))
+        return AccountCost(cost.account, told, 0, 0)
 
     def _dollar_families(self, costs: Iterable[AccountCost]) -> Iterator[Metric]:
-        by_account: _Sums = defaultdict(Fraction)
-        by_tenant: _Sums = defaultdict(Fraction)
+        by_account: _Sums = defaultdict(int)
+        by_tenant: _Sums = defaultdict(int)
         for cost in costs:
             account = cost.account
-            for component, source, usd in self._components(cost):
-                by_account[account.model, account.version, _place(account), account.kind, component, source] += usd
+            for component, source, parts in self._components(cost):
+                by_account[account.model, account.version, _place(account), account.kind, component, source] += parts
                 if account.model:
-                    by_tenant[account.tenant, account.model, component, source] += usd
+                    by_tenant[account.tenant, account.model, component, source] += parts
         yield _counter(
             "erg_cost_usd",
             "Dollars by the price file: a device's time at its price, and energy at that of a kWh.",
             ("model", "version", "device", "account", "component", "source"),
             by_account,
+            self._tariff.parts_per_usd,
         )
         yield _counter(
             "erg_tenant_cost_usd",
             "The same of each tenant's requests; of no tenant is what belongs to the model alone.",
             ("tenant", "model", "component", "source"),
             by_tenant,
+            self._tariff.parts_per_usd,
         )
 
-    def _components(self, cost: AccountCost) -> Iterator[tuple[str, str, Fraction]]:
+    def _components(self, cost: AccountCost) -> Iterator[tuple[str, str, int]]:
         if cost.account.device or not cost.account.domain:
             # Time is told by a clock whatever the device's energy comes from.
-            yield "device_time", "", cost.device_usd
+            yield "device_time", "", cost.device_parts
         if cost.account.domain:
-            yield "energy", self._source_of(cost.account.domain), cost.energy_usd
+            yield "energy", self._source_of(cost.account.domain), cost.energy_parts
 
     def _per_1000(self, costs: Iterable[AccountCost], totals: Mapping[Account, AccountTotal]) -> Metric:
-        usd: dict[tuple[str, str], Fraction] = defaultdict(Fraction)
+        parts: dict[tuple[str, str], int] = defaultdict(int)
         sources: dict[tuple[str, str], Source] = {}
         rows: dict[tuple[str, str], int] = defaultdict(int)
         for cost in costs:
@@ -92,7 +93,7 @@ class CostFamilies:
             if not account.model:
                 continue
             key = account.model, account.version
-            usd[key] += cost.device_usd + cost.energy_usd
+            parts[key] += cost.device_parts + cost.energy_parts
             sources[key] = weakest(sources.get(key, "measured"), self._source_of(account.domain))
             if account.kind == "inference":
                 rows[key] += totals[account].rows
@@ -103,21 +104,22 @@ class CostFamilies:
         )
         for key, count in sorted(rows.items()):
             if count:
-                family.add_metric((*key, sources[key]), float(usd[key] * 1000 / count))
+                family.add_metric((*key, sources[key]), 1000 * parts[key] / (self._tariff.parts_per_usd * count))
         return family
 
     def _carbon_families(self, costs: Iterable[AccountCost]) -> Iterator[Metric]:
-        grams: _Sums = defaultdict(Fraction)
+        grams: _Sums = defaultdict(int)
         for cost in costs:
             account = cost.account
             if account.domain:
                 source = self._source_of(account.domain)
-                grams[account.model, account.version, account.kind, source] += cost.grams
+                grams[account.model, account.version, account.kind, source] += cost.gram_parts
         yield _counter(
             "erg_carbon_grams",
             "Grams of CO2 equivalent: energy at the intensity that erg_carbon_intensity_info states.",
             ("model", "version", "account", "source"),
             grams,
+            self._tariff.parts_per_gram,
         )
         info = InfoMetricFamily(
             "erg_carbon_intensity", "The stated grams of CO2 equivalent for a kWh, and who says so."
@@ -136,8 +138,8 @@ def _place(account: Account) -> str:
     return account.device or account.domain
 
 
-def _counter(name: str, text: str, labels: tuple[str, ...], sums: _Sums) -> Metric:
+def _counter(name: str, text: str, labels: tuple[str, ...], sums: _Sums, parts: int) -> Metric:
     family = CounterMetricFamily(name, text, labels=labels)
     for key, value in sorted(sums.items()):
-        family.add_metric(key, float(value))
+        family.add_metric(key, value / parts)
     return family

@@ -43,11 +43,12 @@ def test_a_devices_accounts_cost_its_price_for_its_up_time_exactly(
         (sum(total.busy_ns for account, total in totals.items() if account.device == device) for device in DEVICES),
         default=0,
     )
-    costs = list(Tariff(Prices(), rates).price(totals, up_ns))
+    tariff = Tariff(Prices(), rates)
+    costs = list(tariff.price(totals, up_ns))
     for device in DEVICES:
-        paid = sum((cost.device_usd for cost in costs if cost.account.device == device), Fraction())
-        assert paid == rates[device] * Fraction(up_ns, HOUR_NS)
-    assert all(cost.device_usd >= 0 for cost in costs)
+        paid = sum(cost.device_parts for cost in costs if cost.account.device == device)
+        assert Fraction(paid, tariff.parts_per_usd) == rates[device] * Fraction(up_ns, HOUR_NS)
+    assert all(cost.device_parts >= 0 for cost in costs)
 
 
 @given(totals_of, hours, st.decimals(1, 3, places=2).map(Fraction), hours)
@@ -57,8 +58,8 @@ def test_accounts_energy_and_carbon_cost_what_all_joules_do(
     tariff = Tariff(Prices(usd_per_kwh=usd_per_kwh, pue=pue, carbon=Carbon(grams, "test")), {})
     costs = list(tariff.price(totals, 0))
     kwh = Fraction(sum(total.energy_uj for total in totals.values()), 10**6 * 3_600_000)
-    assert sum((cost.energy_usd for cost in costs), Fraction()) == kwh * pue * usd_per_kwh
-    assert sum((cost.grams for cost in costs), Fraction()) == kwh * pue * grams
+    assert Fraction(sum(cost.energy_parts for cost in costs), tariff.parts_per_usd) == kwh * pue * usd_per_kwh
+    assert Fraction(sum(cost.gram_parts for cost in costs), tariff.parts_per_gram) == kwh * pue * grams
 
 
 def test_an_hour_half_busy_is_half_the_models_and_half_idle() -> None:
@@ -68,11 +69,13 @@ def test_an_hour_half_busy_is_half_the_models_and_half_idle() -> None:
         cost.account: cost
         for cost in tariff.price({served: AccountTotal(energy_uj=36 * 10**11, busy_ns=HOUR_NS // 2, rows=9)}, HOUR_NS)
     }
-    assert (costs[served].device_usd, costs[served].energy_usd) == (Fraction(2, 100), Fraction(1, 5))
-    assert costs[Account("", "idle", device="cpu0")].device_usd == Fraction(2, 100)
+    usd = tariff.parts_per_usd
+    assert (costs[served].device_parts * 50, costs[served].energy_parts * 5) == (usd, usd)
+    assert costs[Account("", "idle", device="cpu0")].device_parts * 50 == usd
 
 
 def test_more_booked_time_than_there_was_makes_no_negative_idle_time() -> None:
     served = Account("cpu", "inference", device="cpu0", model="m", version="1")
-    costs = list(Tariff(Prices(), {"cpu0": Fraction(1)}).price({served: AccountTotal(busy_ns=10)}, 9))
-    assert [cost.device_usd for cost in costs] == [Fraction(10, HOUR_NS), 0]
+    tariff = Tariff(Prices(), {"cpu0": Fraction(1)})
+    costs = list(tariff.price({served: AccountTotal(busy_ns=10)}, 9))
+    assert [Fraction(cost.device_parts, tariff.parts_per_usd) for cost in costs] == [Fraction(10, HOUR_NS), 0]
