@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,13 +17,13 @@ from erg_server.devices.device import Device
 from erg_server.devices.inventory import find_devices
 from erg_server.devices.memory_budget import parse_budgets
 from erg_server.devices.nvml import product_names
-from erg_server.energy.account import Account, AccountTotal, BusyPower, Source
 from erg_server.errors import InvalidArgumentError
 from erg_server.models.loader import ModelLoader
 from erg_server.models.placer import ModelPlacer
 from erg_server.models.registry import ControlMode, ModelRegistry
 from erg_server.models.served_model import ServedModel
 from erg_server.money.answer_cost import AnswerCosts
+from erg_server.money.books import Books
 from erg_server.money.costs import Tariff
 from erg_server.money.device_rates import device_rates
 from erg_server.money.families import CostFamilies
@@ -116,10 +116,7 @@ def build_server(settings: ServeSettings) -> Server:
         worker.on_state_change = partial(_worker_changed, placer, registry)
         scheduler.add_worker(worker)
     tariff = _tariff(settings, devices)
-    # What the ledger has booked, whose figures it books, and what a device takes: nothing without a ledger.
-    totals: Callable[[], Mapping[Account, AccountTotal]] = dict
-    source_of: Callable[[str], Source] = _no_source
-    power: BusyPower | None = None
+    books: Books | None = None
     plane = DataPlane(
         registry=registry,
         meter=meter,
@@ -130,18 +127,16 @@ def build_server(settings: ServeSettings) -> Server:
         draining=draining.is_set,
         strict_readiness=settings.strict_readiness,
         trace_folder=Path(settings.trace_folder),
-        costs=AnswerCosts(power, tariff),
+        costs=AnswerCosts(books, tariff),
     )
     tenants = Tenants(settings.tenant_metadata_key) if settings.tenant_metadata_key else None
     methods = build_methods(plane, draining, reflection=settings.reflection, tenants=tenants)
     transport = build_transport(settings, methods, clock)
     watch = MemoryWatch(lambda: [known for worker in workers if (known := worker.known_memory())], read_memory)
     families: list[Callable[[], Iterable[Metric]]] = [partial(memory_families, watch)]
-    if tariff is not None:
+    if tariff is not None and books is not None:
         started_ns = clock.now_ns()
-        families.append(
-            CostFamilies(tariff, totals=totals, source_of=source_of, up_ns=lambda: clock.now_ns() - started_ns)
-        )
+        families.append(CostFamilies(tariff, books, up_ns=lambda: clock.now_ns() - started_ns))
     collector = ErgCollector(
         meter,
         lambda: [sample_worker(worker) for worker in workers],
@@ -229,10 +224,6 @@ def build_methods(
     if reflection:
         methods += ReflectionService([INFERENCE, HEALTH]).methods()
     return methods
-
-
-def _no_source(_: str) -> Source:
-    return "none"
 
 
 def _tariff(settings: ServeSettings, devices: Sequence[Device]) -> Tariff | None:

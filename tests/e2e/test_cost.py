@@ -143,13 +143,6 @@ def test_metrics_have_what_workers_and_models_hold(priced: ServerProcess) -> Non
     )
 
 
-def test_metrics_have_the_devices_time_in_dollars(priced: ServerProcess) -> None:
-    first = priced.metric("erg_cost_usd_total", device="cpu0", component="device_time")
-    second = priced.metric("erg_cost_usd_total", device="cpu0", component="device_time")
-    assert 0 < first < second
-    assert priced.metric("erg_carbon_intensity_info", grams_per_kwh="380") == 1
-
-
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -39,6 +39,7 @@ class Tariff:
         self.carbon_source = prices.carbon.source if prices.carbon is not None else ""
         self.grams_per_kwh = prices.carbon.grams_per_kwh if prices.carbon is not None else Fraction()
         self.devices = tuple(rates)
+        self.prices_energy = prices.usd_per_kwh is not None
         usd_per_ns = {device: hour / NS_PER_HOUR for device, hour in rates.items()}
         usd_per_uj = (prices.usd_per_kwh or Fraction()) * prices.pue / UJ_PER_KWH
         grams_per_uj = self.grams_per_kwh * prices.pue / UJ_PER_KWH

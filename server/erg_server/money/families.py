@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from erg_server.energy.account import Account, AccountTotal, Source
+from erg_server.money.books import Books
 from erg_server.money.costs import AccountCost, Tariff
-
-_WEAKEST: Final[tuple[Source, ...]] = ("measured", "modelled", "none")
 
 _Sums = dict[tuple[str, ...], int]
 
@@ -23,23 +21,15 @@ class CostFamilies:
     go back: it waits until idle time has caught up.
     """
 
-    def __init__(
-        self,
-        tariff: Tariff,
-        *,
-        totals: Callable[[], Mapping[Account, AccountTotal]],
-        source_of: Callable[[str], Source],
-        up_ns: Callable[[], int],
-    ) -> None:
+    def __init__(self, tariff: Tariff, books: Books, *, up_ns: Callable[[], int]) -> None:
         self._tariff = tariff
-        self._totals = totals
-        self._source_of = source_of
+        self._books = books
         self._up_ns = up_ns
         self._told_idle_parts: dict[str, int] = {}
 
     def __call__(self) -> Iterable[Metric]:
         """Every family, once."""
-        totals = self._totals()
+        totals = self._books.totals()
         costs = [self._never_less_idle(cost) for cost in self._tariff.price(totals, self._up_ns())]
         yield from self._dollar_families(costs)
         yield self._per_1000(costs, totals)
@@ -78,15 +68,20 @@ class CostFamilies:
         )
 
     def _components(self, cost: AccountCost) -> Iterator[tuple[str, str, int]]:
-        if cost.account.device or not cost.account.domain:
-            # Time is told by a clock whatever the device's energy comes from.
+        account = cost.account
+        if account.device in self._tariff.devices:
+            # Time is told by a clock, whatever the device's energy comes from.
             yield "device_time", "", cost.device_parts
-        if cost.account.domain:
-            yield "energy", self._source_of(cost.account.domain), cost.energy_parts
+        if self._tariff.prices_energy and (source := self._source(account)) != "none":
+            yield "energy", source, cost.energy_parts
+
+    def _source(self, account: Account) -> Source:
+        """Where an account's energy comes from; idle time of a device has none."""
+        return self._books.source_of(account.domain) if account.domain else "none"
 
     def _per_1000(self, costs: Iterable[AccountCost], totals: Mapping[Account, AccountTotal]) -> Metric:
         parts: dict[tuple[str, str], int] = defaultdict(int)
-        sources: dict[tuple[str, str], Source] = {}
+        sources: dict[tuple[str, str], set[Source]] = defaultdict(set)
         rows: dict[tuple[str, str], int] = defaultdict(int)
         for cost in costs:
             account = cost.account
@@ -94,7 +89,7 @@ class CostFamilies:
                 continue
             key = account.model, account.version
             parts[key] += cost.device_parts + cost.energy_parts
-            sources[key] = weakest(sources.get(key, "measured"), self._source_of(account.domain))
+            sources[key].add(self._source(account))
             if account.kind == "inference":
                 rows[key] += totals[account].rows
         family = GaugeMetricFamily(
@@ -104,15 +99,16 @@ class CostFamilies:
         )
         for key, count in sorted(rows.items()):
             if count:
-                family.add_metric((*key, sources[key]), 1000 * parts[key] / (self._tariff.parts_per_usd * count))
+                family.add_metric(
+                    (*key, source_of_sum(sources[key])), 1000 * parts[key] / (self._tariff.parts_per_usd * count)
+                )
         return family
 
     def _carbon_families(self, costs: Iterable[AccountCost]) -> Iterator[Metric]:
         grams: _Sums = defaultdict(int)
         for cost in costs:
             account = cost.account
-            if account.domain:
-                source = self._source_of(account.domain)
+            if (source := self._source(account)) != "none":
                 grams[account.model, account.version, account.kind, source] += cost.gram_parts
         yield _counter(
             "erg_carbon_grams",
@@ -129,9 +125,9 @@ class CostFamilies:
         yield info
 
 
-def weakest(one: Source, other: Source) -> Source:
-    """What a sum of figures of two sources is: no better than the worse of them."""
-    return max(one, other, key=_WEAKEST.index)
+def source_of_sum(sources: Collection[Source]) -> Source:
+    """What a sum of energy is: modelled if a part of it is. A part that nobody tells is not in it."""
+    return "modelled" if "modelled" in sources else "measured" if "measured" in sources else "none"
 
 
 def _place(account: Account) -> str:

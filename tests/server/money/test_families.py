@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 from erg_server.energy.account import Account, AccountTotal, Source
 from erg_server.money.costs import Tariff
-from erg_server.money.families import CostFamilies, weakest
+from erg_server.money.families import CostFamilies, source_of_sum
 from erg_server.money.price_file import Carbon, Prices
 from erg_server.telemetry.meter import Meter
 from erg_server.telemetry.prometheus import ErgCollector, MemorySample, render_metrics
@@ -24,7 +24,7 @@ PRICES = Prices(usd_per_kwh=Fraction(1, 4), pue=Fraction(2), carbon=Carbon(Fract
 class Books:
     """What a ledger would have booked, and the time; the test writes both."""
 
-    totals: dict[Account, AccountTotal] = field(default_factory=dict)
+    booked: dict[Account, AccountTotal] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=lambda: {"cpu": "modelled", "gpu0": "measured"})
     up_ns: int = 0
     prices: Prices = PRICES
@@ -32,14 +32,22 @@ class Books:
     def __post_init__(self) -> None:
         self.families = CostFamilies(
             Tariff(self.prices, {"cpu0": Fraction(2), "gpu0": Fraction(10)}),
-            totals=lambda: self.totals,
-            source_of=lambda domain: self.sources[domain],
+            self,
             up_ns=lambda: self.up_ns,
         )
 
+    def totals(self) -> dict[Account, AccountTotal]:
+        return self.booked
+
+    def source_of(self, domain: str) -> Source:
+        return self.sources[domain]
+
+    def active_watts(self, device: str) -> tuple[float, Source]:
+        raise AssertionError("a scrape asks for no power")
+
     def scrape(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         empty = MemorySample(used_bytes={}, budget_bytes={}, loads={}, evictions={})
-        collector = ErgCollector(Meter(), list, lambda: empty, families=[self.families])
+        collector = ErgCollector(Meter(), list, lambda: empty, further=[self.families])
         samples: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
         for name, labels, value in _samples(render_metrics(collector).decode()):
             assert (name, labels) not in samples
@@ -103,14 +111,25 @@ def test_dollars_for_1000_are_all_of_a_models_accounts_over_its_useful_rows() ->
     )
     told = books.value("erg_cost_usd_per_1000_inferences", model="m", version="1", source="modelled")
     assert told == pytest.approx((6 + 0.5) * 1000 / 4000)
-    books.totals = {served(kind="warmup"): AccountTotal(0, HOUR_NS)}
+    books.booked = {served(kind="warmup"): AccountTotal(0, HOUR_NS)}
     assert not [name for name, _ in books.scrape() if name == "erg_cost_usd_per_1000_inferences"]
 
 
-def test_a_sum_is_as_good_as_its_weakest_source() -> None:
-    assert weakest("measured", "measured") == "measured"
-    assert weakest("modelled", "measured") == "modelled"
-    assert weakest("measured", "none") == "none"
+def test_a_sum_is_modelled_where_a_part_of_it_is() -> None:
+    assert source_of_sum({"measured"}) == "measured"
+    assert source_of_sum({"modelled", "measured", "none"}) == "modelled"
+    assert source_of_sum({"measured", "none"}) == "measured", "the part that nobody tells is not in it"
+    assert source_of_sum({"none"}) == "none"
+
+
+def test_without_a_source_or_a_price_there_is_no_figure_of_energy() -> None:
+    unmetered = Books({served(): AccountTotal(0, HOUR_NS, 5)}, sources={"cpu": "none"}, up_ns=HOUR_NS)
+    free = Books({served(): AccountTotal(KWH_UJ, HOUR_NS, 5)}, prices=Prices(), up_ns=HOUR_NS)
+    for books in (unmetered, free):
+        components = {dict(labels).get("component") for name, labels in books.scrape() if name == "erg_cost_usd_total"}
+        assert components == {"device_time"}
+        assert not [name for name, _ in books.scrape() if name == "erg_carbon_grams_total"]
+    assert unmetered.value("erg_cost_usd_per_1000_inferences", model="m", version="1", source="none") == 400
 
 
 def test_carbon_names_who_says_so_and_is_left_out_where_nobody_does() -> None:
@@ -128,7 +147,7 @@ def test_idle_time_never_goes_back_when_a_batch_that_ran_is_booked() -> None:
         "model": "", "version": "", "device": "cpu0", "account": "idle", "component": "device_time", "source": "",
     }  # fmt: skip
     assert books.value("erg_cost_usd_total", **idle) == 20
-    books.totals = {served(): AccountTotal(0, 4 * HOUR_NS, 1)}
+    books.booked = {served(): AccountTotal(0, 4 * HOUR_NS, 1)}
     books.up_ns = 11 * HOUR_NS
     assert books.value("erg_cost_usd_total", **idle) == 20, "7 hours were idle, and 10 are told of"
     books.up_ns = 15 * HOUR_NS
