@@ -29,9 +29,11 @@ class Books:
     up_ns: int = 0
     prices: Prices = PRICES
 
+    rates: dict[str, Fraction] = field(default_factory=lambda: {"cpu0": Fraction(2), "gpu0": Fraction(10)})
+
     def __post_init__(self) -> None:
         self.families = CostFamilies(
-            Tariff(self.prices, {"cpu0": Fraction(2), "gpu0": Fraction(10)}),
+            Tariff(self.prices, self.rates),
             self,
             up_ns=lambda: self.up_ns,
         )
@@ -130,6 +132,12 @@ def test_without_a_source_or_a_price_there_is_no_figure_of_energy() -> None:
         assert components == {"device_time"}
         assert not [name for name, _ in books.scrape() if name == "erg_carbon_grams_total"]
     assert unmetered.value("erg_cost_usd_per_1000_inferences", model="m", version="1", source="none") == 400
+
+
+def test_devices_without_a_price_have_no_dollars_of_time() -> None:
+    books = Books({served(): AccountTotal(KWH_UJ, HOUR_NS, 1)}, rates={}, up_ns=9 * HOUR_NS)
+    told = {dict(labels).get("component") for name, labels in books.scrape() if name == "erg_cost_usd_total"}
+    assert told == {"energy"}
 
 
 def test_carbon_names_who_says_so_and_is_left_out_where_nobody_does() -> None:

@@ -16,6 +16,9 @@ from erg_server.transports.base import CallContext
 from erg_server.transports.inference_service import InferenceService
 from erg_server.transports.tenants import Tenants
 
+# A compiled service takes the data plane itself, which tests/e2e/test_cost.py calls through it.
+pytestmark = pytest.mark.interpreted
+
 
 class FakePlane:
     """Answers at once, with the parameters that the test states."""

@@ -159,6 +159,8 @@ async def test_what_a_worker_holds_is_its_base_its_loads_and_its_slab(worker: Wo
     after = worker.known_memory()
     assert after is not None
     assert 40_000 <= after.slab_bytes <= 1 << 20
+    await worker.unload(1)
+    await worker.unload(2)
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGKILL)
     await until_gone(worker)
@@ -167,6 +169,10 @@ async def test_what_a_worker_holds_is_its_base_its_loads_and_its_slab(worker: Wo
     again = worker.known_memory()
     assert again is not None
     assert again.pid != known.pid
+    assert again.base_bytes is None, "another process is measured anew"
+    await worker.load(echo(3))
+    again = worker.known_memory()
+    assert again is not None
     assert again.base_bytes is not None
 
 
