@@ -54,8 +54,8 @@ class EnergyMeter:
         self._front_pid = os.getpid()
         self._front = ProcessTime()
         self._times = {name: ProcessTime() for name in self._workers}
-        self._first_machine_ns: int | None = None
-        self._other_ns = 0
+        self._machine_ns: int | None = None
+        self._overdrawn_ns = 0
         self.domains = _domains([worker.device for worker in workers], sources)
         self._of_device = {
             name: tuple(domain for domain in self.domains if name in domain.devices) for name in self._workers
@@ -119,14 +119,12 @@ class EnergyMeter:
         machine_ns = None if self._machine_cpu is None else self._machine_cpu()
         if machine_ns is None:
             return 0
-        if self._first_machine_ns is None:
-            self._first_machine_ns = machine_ns
+        if self._machine_ns is None:
+            self._machine_ns = machine_ns
             return 0
-        self._other_ns += machine_ns - self._first_machine_ns - own_ns
-        self._first_machine_ns = machine_ns
-        other_ns = max(0, self._other_ns)
-        self._other_ns -= other_ns
-        return other_ns
+        balance_ns = self._overdrawn_ns + machine_ns - self._machine_ns - own_ns
+        self._machine_ns, self._overdrawn_ns = machine_ns, min(0, balance_ns)
+        return max(0, balance_ns)
 
     async def run(self, every_s: float) -> None:
         """Sample for ever; what fails once is logged and tried again."""

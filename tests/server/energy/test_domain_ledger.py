@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 from erg_server.energy.account import Account, AccountKind
 from erg_server.energy.batch_log import BatchRecord, Share
@@ -250,4 +249,4 @@ def test_no_split_creates_or_loses_energy_or_time(
 
 def _merged(events: Sequence[BatchRecord | Interval | int], order: Sequence[int]) -> list[BatchRecord | Interval | int]:
     queues = {kind: iter([each for each in events if type(each) is kind]) for kind in (BatchRecord, Interval, int)}
-    return [cast("BatchRecord | Interval | int", next(queues[type(events[at])])) for at in order]
+    return [next(queues[type(events[at])]) for at in order]
