@@ -2,7 +2,8 @@
 
     python -m bench.metering
 
-The tiny MLP, where a request costs least and metering shows most. Needs the C++ client of bench/cpp and `make compiled`.
+The tiny MLP, where a request costs least and metering shows most. Needs the C++ client of bench/cpp and
+`make compiled`.
 Run it on an idle machine.
 """
 

@@ -12,9 +12,12 @@ Share = tuple[AccountKind, str, int, int]
 
 
 class BatchRecord:
-    """A batch that ended. Times are the machine's monotonic clock's."""
+    """Batches that ended: one, or several in a row that were for the same. Times are the machine's monotonic clock's.
 
-    __slots__ = ("device", "end_ns", "model", "shares", "start_ns", "version")
+    `busy_ns` is how long they ran, which is less than from start to end where there were pauses.
+    """
+
+    __slots__ = ("batches", "busy_ns", "device", "end_ns", "model", "shares", "start_ns", "version")
 
     def __init__(
         self, device: str, model: str, version: str, *, start_ns: int, end_ns: int, shares: list[Share]
@@ -24,19 +27,22 @@ class BatchRecord:
         self.version = version
         self.start_ns = start_ns
         self.end_ns = end_ns
+        self.busy_ns = max(1, end_ns - start_ns)
+        self.batches = 1
         self.shares = shares
 
 
 class _Lane:
-    """One device: when the batches that it holds were handed over, and how long it has held any."""
+    """One device: when the batches that it holds were handed over, how long it has held any, and the last record."""
 
-    __slots__ = ("held", "held_ns", "held_since_ns", "last_end_ns")
+    __slots__ = ("held", "held_ns", "held_since_ns", "last", "last_end_ns")
 
     def __init__(self) -> None:
         self.held: deque[int] = deque()
         self.held_ns = 0
         self.held_since_ns = 0
         self.last_end_ns = 0
+        self.last: BatchRecord | None = None
 
 
 class BatchLog:
@@ -45,6 +51,7 @@ class BatchLog:
     def __init__(self) -> None:
         self._lanes: dict[str, _Lane] = {}
         self._ended: list[BatchRecord] = []
+        self._taken_ns = 0
 
     def handed(self, device: str, now_ns: int) -> None:
         """A worker was given a batch."""
@@ -67,14 +74,28 @@ class BatchLog:
             lane.held_ns += max(0, end_ns - lane.held_since_ns)
         if not start_ns:
             start_ns = max(handed_ns, lane.last_end_ns)
+        start_ns = min(start_ns, end_ns)
         lane.last_end_ns = end_ns
-        self._ended.append(
-            BatchRecord(device, model, version, start_ns=min(start_ns, end_ns), end_ns=end_ns, shares=shares)
-        )
+        last = lane.last
+        if last is not None and last.start_ns >= self._taken_ns and len(shares) == 1 and len(last.shares) == 1:
+            # Both lie within the interval that ends next, so that which of them ran when makes no difference.
+            kind, tenant, weight, rows = shares[0]
+            before = last.shares[0]
+            if before[0] == kind and before[1] == tenant and last.model == model and last.version == version:
+                last.end_ns = end_ns
+                last.busy_ns += max(1, end_ns - start_ns)
+                last.batches += 1
+                last.shares[0] = kind, tenant, before[2] + weight, before[3] + rows
+                return
+        lane.last = BatchRecord(device, model, version, start_ns=start_ns, end_ns=end_ns, shares=shares)
+        self._ended.append(lane.last)
 
-    def take(self) -> list[BatchRecord]:
-        """The batches that ended since the last call, those of one device in order."""
+    def take(self, now_ns: int) -> list[BatchRecord]:
+        """The batches that ended since the last call, those of one device in order. An interval ends at `now_ns`."""
         ended, self._ended = self._ended, []
+        self._taken_ns = now_ns
+        for lane in self._lanes.values():
+            lane.last = None
         return ended
 
     def held_since(self, device: str) -> int | None:

@@ -33,11 +33,10 @@ class _Line:
 class _KeptBatch:
     """A batch whose energy is not booked yet: what its time was for."""
 
-    __slots__ = ("end_ns", "parts", "start_ns")
+    __slots__ = ("parts", "record")
 
-    def __init__(self, start_ns: int, end_ns: int, parts: list[tuple[_Line, int]]) -> None:
-        self.start_ns = start_ns
-        self.end_ns = end_ns
+    def __init__(self, record: BatchRecord, parts: list[tuple[_Line, int]]) -> None:
+        self.record = record
         self.parts = parts
 
 
@@ -83,7 +82,7 @@ class DomainLedger:
         book = self._books.get(record.device)
         if book is None:
             return
-        busy_ns = max(1, record.end_ns - record.start_ns)
+        busy_ns = record.busy_ns
         shares = record.shares
         parts: list[tuple[_Line, int]] = []
         if len(shares) == 1:
@@ -94,7 +93,7 @@ class DomainLedger:
             for share, part_ns in zip(shares, times_ns, strict=True):
                 parts.append((self._book_time(book, record, share, part_ns), part_ns))
         if keep:
-            book.batches.append(_KeptBatch(record.end_ns - busy_ns, record.end_ns, parts))
+            book.batches.append(_KeptBatch(record, parts))
 
     def _book_time(self, book: _DeviceBook, record: BatchRecord, share: Share, busy_ns: int) -> _Line:
         kind, tenant, _, rows = share
@@ -124,7 +123,7 @@ class DomainLedger:
     def forget_batches(self, before_ns: int) -> None:
         """Drop batches that ended before, for which no interval will come."""
         for book in self._books.values():
-            while book.batches and book.batches[0].end_ns < before_ns:
+            while book.batches and book.batches[0].record.end_ns < before_ns:
                 book.batches.popleft()
 
     def active_watts(self, device: str) -> float | None:
@@ -212,21 +211,22 @@ def _weigh(book: _DeviceBook, interval: Interval) -> _Ran:
     batches = book.batches
     ran = _Ran()
     for batch in batches:
-        if batch.start_ns >= end_ns:
+        record = batch.record
+        if record.start_ns >= end_ns:
             break
-        overlap_ns = min(end_ns, batch.end_ns) - max(start_ns, batch.start_ns)
-        if overlap_ns <= 0:
+        span_ns = max(1, record.end_ns - record.start_ns)
+        within_ns = min(end_ns, record.end_ns) - max(start_ns, record.end_ns - span_ns)
+        if within_ns <= 0:
             continue
-        ran.overlap_ns += overlap_ns
-        ran.batches += 1
-        busy_ns = batch.end_ns - batch.start_ns
+        ran.overlap_ns += record.busy_ns if within_ns == span_ns else -(-record.busy_ns * within_ns // span_ns)
+        ran.batches += record.batches
         for line, part_ns in batch.parts:
-            weight = part_ns if overlap_ns == busy_ns else -(-part_ns * overlap_ns // busy_ns)
+            weight = part_ns if within_ns == span_ns else -(-part_ns * within_ns // span_ns)
             if weight:
                 if not line.weight:
                     ran.lines.append(line)
                 line.weight += weight
-    while batches and batches[0].end_ns <= end_ns:
+    while batches and batches[0].record.end_ns <= end_ns:
         batches.popleft()
     return ran
 

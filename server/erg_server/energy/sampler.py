@@ -84,7 +84,7 @@ class EnergyMeter:
     def sample(self) -> None:
         """Take in what happened since the last call, and book what can be."""
         now_ns = self._clock.now_ns()
-        for record in self._log.take():
+        for record in self._log.take(now_ns):
             for domain in self._of_device.get(record.device, ()):
                 domain.add_batch(record)
         cpu = self._cpu_times()

@@ -15,11 +15,12 @@ def shares_of(entries: Sequence[QueuedRequest], padded: int) -> list[Share]:
     Requests weigh by their rows. Where any was padded (`padded` elements), they weigh by rows times their own length,
     and what fills them up to the longest is a share of its own, which is nobody's.
     """
-    longest = 0
-    if padded:
-        longest = max(entry.length for entry in entries)
+    first = entries[0]
+    kind, tenant = kind_of(first), first.request.tenant
+    if len(entries) == 1:
+        return [(kind, tenant, first.rows, first.rows)]
+    longest = max(entry.length for entry in entries) if padded else 0
     sums: dict[tuple[AccountKind, str], tuple[int, int]] = {}
-    kind, tenant = kind_of(entries[0]), entries[0].request.tenant
     weight = rows = padding = 0
     for entry in entries:
         entry_kind, entry_tenant = kind_of(entry), entry.request.tenant

@@ -64,6 +64,18 @@ def test_a_devices_part_is_split_over_its_batches_by_overlap_in_time() -> None:
     assert booked(ledger.totals) == {("inference", "gpu0", "a"): 1500, ("inference", "gpu0", "b"): 4500}
 
 
+def test_batches_that_came_as_one_record_weigh_by_the_time_that_they_ran() -> None:
+    ledger = gpu_ledger()
+    several = batch(0, 100, device="gpu0", model="a")
+    several.busy_ns, several.batches = 20, 4
+    ledger.add_batch(several)
+    ledger.add_batch(batch(100, 180, device="gpu0", model="b"))
+    ledger.add_interval(interval(0, 200, 1000))
+    settle(ledger)
+    assert booked(ledger.totals) == {("inference", "gpu0", "a"): 200, ("inference", "gpu0", "b"): 800}
+    assert [total.busy_ns for total in ledger.totals.values()] == [20, 80]
+
+
 def test_parts_of_one_gpu_share_what_its_counter_says_by_their_share_and_time() -> None:
     ledger = gpu_ledger(**{"gpu0.mig0": 1000, "gpu0.mig1": 500})
     ledger.add_batch(batch(0, 100, device="gpu0.mig0", model="a"))

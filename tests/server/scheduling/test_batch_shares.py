@@ -110,7 +110,7 @@ class Logged:
         return sent
 
     def only(self) -> BatchRecord:
-        (record,) = self.log.take()
+        (record,) = self.log.take(self.clock.now_ns())
         return record
 
 
