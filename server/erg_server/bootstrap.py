@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,27 +13,29 @@ from prometheus_client.core import Metric
 from erg_server.clock import Clock, MonotonicClock
 from erg_server.dataplane.dataplane import DataPlane
 from erg_server.dataplane.shared_memory import SharedMemory
-from erg_server.devices.device import Device
 from erg_server.devices.inventory import find_devices
 from erg_server.devices.memory_budget import parse_budgets
-from erg_server.devices.nvml import product_names
+from erg_server.energy.batch_log import BatchLog
+from erg_server.energy.sampler import EnergyMeter
+from erg_server.energy.samples import sample_accounts, sample_domains
+from erg_server.energy.sources import PowerSources
+from erg_server.energy.stated_watts import parse_watts
 from erg_server.errors import InvalidArgumentError
 from erg_server.models.loader import ModelLoader
 from erg_server.models.placer import ModelPlacer
 from erg_server.models.registry import ControlMode, ModelRegistry
 from erg_server.models.served_model import ServedModel
 from erg_server.money.answer_cost import AnswerCosts
-from erg_server.money.books import Books
-from erg_server.money.costs import Tariff
-from erg_server.money.device_rates import device_rates
 from erg_server.money.families import CostFamilies
-from erg_server.money.price_file import read_price_file
+from erg_server.money.tariff_file import read_tariff
 from erg_server.repository.repository import ModelRepository
 from erg_server.scheduling.admission import QueueLimits
 from erg_server.scheduling.latency_cache import LatencyCache
 from erg_server.scheduling.scheduler import Scheduler
 from erg_server.settings import ServeSettings
 from erg_server.telemetry.endpoints import Endpoints
+from erg_server.telemetry.energy_families import energy_families
+from erg_server.telemetry.gpu_families import gpu_families
 from erg_server.telemetry.logs import LogControl, LogSettings
 from erg_server.telemetry.meter import Meter
 from erg_server.telemetry.prometheus import ErgCollector, PredictionSample, WorkerSample, render_metrics
@@ -69,11 +71,17 @@ class Server:
     tracer: Tracer
     logs: LogControl
     draining: asyncio.Event
+    energy: EnergyMeter | None = None
+    power: PowerSources | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    # Apart from the others, since draining takes energy too: it ends with the server.
+    sampling: asyncio.Task[None] | None = None
 
     def close_resources(self) -> None:
         """Write what is not written and release files; after everything else has ended."""
         self.tracer.flush()
+        if self.power is not None:
+            self.power.close()
         self.repository.close()
         self.logs.close()
 
@@ -91,8 +99,10 @@ def build_server(settings: ServeSettings) -> Server:
     tracer = Tracer()
     draining = asyncio.Event()
     repository = ModelRepository([Path(root) for root in settings.model_repository])
+    batch_log = BatchLog() if settings.metering else None
     scheduler = Scheduler(
         clock=clock,
+        batch_log=batch_log,
         timers=asyncio.get_running_loop(),
         limits=QueueLimits(max_requests=settings.max_queue_requests, max_bytes=settings.max_queue_bytes),
     )
@@ -100,6 +110,10 @@ def build_server(settings: ServeSettings) -> Server:
         cpu_workers=settings.cpu_workers, threads_per_worker=settings.threads_per_worker, stated=settings.devices
     )
     workers = tuple(Worker(device, slot_bytes=settings.worker_slot_bytes) for device in devices)
+    power = energy = None
+    if batch_log is not None:
+        power = PowerSources(settings.power_source, devices, parse_watts(settings.power_watts))
+        energy = EnergyMeter(clock=clock, batch_log=batch_log, workers=workers, sources=power.sources)
     budgets = parse_budgets(settings.memory_budget).pools(devices)
     placer = ModelPlacer(workers=workers, scheduler=scheduler, clock=clock, budgets=budgets)
     loader = ModelLoader(
@@ -115,8 +129,7 @@ def build_server(settings: ServeSettings) -> Server:
         worker.on_available = scheduler.worker_available
         worker.on_state_change = partial(_worker_changed, placer, registry)
         scheduler.add_worker(worker)
-    tariff = _tariff(settings, devices)
-    books: Books | None = None
+    tariff = read_tariff(Path(settings.price_file), devices) if settings.price_file else None
     plane = DataPlane(
         registry=registry,
         meter=meter,
@@ -127,16 +140,18 @@ def build_server(settings: ServeSettings) -> Server:
         draining=draining.is_set,
         strict_readiness=settings.strict_readiness,
         trace_folder=Path(settings.trace_folder),
-        costs=AnswerCosts(books, tariff),
+        costs=AnswerCosts(energy, tariff),
     )
     tenants = Tenants(settings.tenant_metadata_key) if settings.tenant_metadata_key else None
     methods = build_methods(plane, draining, reflection=settings.reflection, tenants=tenants)
     transport = build_transport(settings, methods, clock)
     watch = MemoryWatch(lambda: [known for worker in workers if (known := worker.known_memory())], read_memory)
     families: list[Callable[[], Iterable[Metric]]] = [partial(memory_families, watch)]
-    if tariff is not None and books is not None:
+    if energy is not None and power is not None:
+        families += metering_families(energy, power)
+    if tariff is not None and energy is not None:
         started_ns = clock.now_ns()
-        families.append(CostFamilies(tariff, books, up_ns=lambda: clock.now_ns() - started_ns))
+        families.append(CostFamilies(tariff, energy, up_ns=lambda: clock.now_ns() - started_ns))
     collector = ErgCollector(
         meter,
         lambda: [sample_worker(worker) for worker in workers],
@@ -162,6 +177,16 @@ def build_server(settings: ServeSettings) -> Server:
         tracer=tracer,
         logs=logs,
         draining=draining,
+        energy=energy,
+        power=power,
+    )
+
+
+def metering_families(energy: EnergyMeter, power: PowerSources) -> tuple[Callable[[], Iterable[Metric]], ...]:
+    """What /metrics shows of energy, and of GPUs where NVML tells of them."""
+    return (
+        lambda: energy_families(sample_domains(energy), sample_accounts(energy)),
+        lambda: gpu_families(power.gpus.samples()),
     )
 
 
@@ -224,14 +249,6 @@ def build_methods(
     if reflection:
         methods += ReflectionService([INFERENCE, HEALTH]).methods()
     return methods
-
-
-def _tariff(settings: ServeSettings, devices: Sequence[Device]) -> Tariff | None:
-    """What the price file says of these devices, None without one."""
-    if not settings.price_file:
-        return None
-    prices = read_price_file(Path(settings.price_file))
-    return Tariff(prices, device_rates(prices, devices, product_names(devices)))
 
 
 def _worker_changed(placer: ModelPlacer, registry: ModelRegistry, worker: Worker) -> None:

@@ -139,6 +139,26 @@ class ServeSettings:
         "most 1,000 names are told apart, the rest are 'other'. Callers are believed: have a gateway set it.",
     )
 
+    power_source: str = _setting(
+        "auto",
+        "Energy",
+        "What tells of energy: 'nvml' GPUs' counters, 'rapl' the CPU's and its memory's, 'modelled' the watts of "
+        "--power-watts by utilisation, 'none', or 'auto': counters where there are any, else what is modelled.",
+        ("auto", "nvml", "rapl", "modelled", "none"),
+    )
+    power_watts: tuple[str, ...] = _setting(
+        (),
+        "Energy",
+        "Watts of the cores that the server may use, or of a GPU, idle and with all of it busy: cpu=IDLE:BUSY, "
+        "gpu=IDLE:BUSY, gpu0=IDLE:BUSY. Repeatable. Where a counter measures, the idle watts to take off (cpu=IDLE).",
+    )
+    energy_sample_ms: int = _setting(
+        100, "Energy", "Milliseconds between two readings of the counters; less is more exact, and takes more CPU."
+    )
+    metering: bool = _setting(
+        True, "Energy", "Book energy and device time by model, version and purpose; off to compare what that costs."
+    )
+
     latency_cache: str = _setting(
         "", "Overload", "File that keeps how long models' batches take over restarts; without it, each start measures."
     )
@@ -222,6 +242,8 @@ def merge(stated: Mapping[str, Any]) -> ServeSettings:
     if settings.load_model and settings.model_control_mode != "explicit":
         raise InvalidArgumentError("--load-model needs --model-control-mode explicit; other modes load what is there")
     _check_values(settings)
+    if settings.price_file and not settings.metering:
+        raise InvalidArgumentError("--price-file needs --metering, which counts the time and energy that it prices")
     _check_metadata_key(settings.tenant_metadata_key)
     _check_tls(settings)
     return settings
@@ -241,6 +263,7 @@ def _check_values(settings: ServeSettings) -> None:
         "max_queue_requests",
         "max_queue_bytes",
         "max_message_bytes",
+        "energy_sample_ms",
         "grpc_keepalive_time",
         "grpc_keepalive_timeout",
         "repository_poll_secs",

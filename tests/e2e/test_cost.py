@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def priced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with ServerProcess(
         "--model-repository", str(root), "--price-file", str(PRICES), "--tenant-metadata-key", "x-tenant",
         "--grpc-transport", request.param, "--cpu-workers", "1", "--model-control-mode", "explicit",
-        "--load-model", "mlp", "--load-model", "bare",
+        "--load-model", "mlp", "--load-model", "bare", "--power-source", "modelled", "--power-watts", "cpu=10:50",
     ) as process:  # fmt: skip
         yield process
 
@@ -101,29 +102,6 @@ def test_the_cost_is_in_a_unary_calls_trailers(priced: ServerProcess) -> None:
                 assert trailers["erg-model-variant"] == "onnxruntime"
 
 
-def test_a_flood_of_tenants_leaves_a_server_that_serves_and_metrics_that_end(priced: ServerProcess) -> None:
-    with grpc.insecure_channel(priced.grpc_address) as channel:
-        infer = infer_call(channel)
-        for start in range(0, 2 * MAX_TENANTS, 50):
-            names = [f"flood-{number}" for number in range(start, start + 50)]
-            calls = [infer.future(message(cost=False), metadata=(("x-tenant", name),)) for name in names]
-            for call in calls:
-                call.result(timeout=60)
-        for bad in (("x" * 65,), ("one", "two")):
-            with pytest.raises(grpc.RpcError) as raised:
-                infer(message(cost=False), metadata=tuple(("x-tenant", name) for name in bad))
-            assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-            assert "x-tenant" in (raised.value.details() or "")
-        assert infer(message(cost=False)).model_name == "mlp"
-    tenants = {
-        sample.labels["tenant"]
-        for family in text_string_to_metric_families(priced.http("/metrics")[1])
-        for sample in family.samples
-        if "tenant" in sample.labels
-    }
-    assert len(tenants) <= MAX_TENANTS + 2
-
-
 def test_metrics_have_what_workers_and_models_hold(priced: ServerProcess) -> None:
     with triton.InferenceServerClient(priced.grpc_address) as client:
         for _ in range(600):
@@ -141,6 +119,73 @@ def test_metrics_have_what_workers_and_models_hold(priced: ServerProcess) -> Non
     assert priced.metric("erg_model_memory_peak_bytes", model="mlp") >= priced.metric(
         "erg_model_memory_bytes", model="mlp"
     )
+
+
+def test_a_models_time_and_energy_are_in_dollars_by_tenant_and_idle_time_apart(priced: ServerProcess) -> None:
+    with triton.InferenceServerClient(priced.grpc_address) as client:
+        # Energy is booked once the counter was read after the batch.
+        while not priced.metric("erg_tenant_cost_usd_total", tenant="payer", component="energy"):
+            client.infer("mlp", [tensor(32)], headers={"x-tenant": "payer"})
+        told = client.infer("mlp", [tensor(32)], parameters={"erg_cost": True}).get_response().parameters
+    assert told["erg_joules"].double_param > 0
+    assert told["erg_joules_source"].string_param == "modelled"
+    before_s = time.monotonic()
+    samples = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(priced.http("/metrics")[1])
+        for sample in family.samples
+    }
+    after_s = time.monotonic()
+
+    def usd(name: str, **labels: str) -> float:
+        return sum(v for (found, of), v in samples.items() if found == name and labels.items() <= dict(of).items())
+
+    for component, source in (("device_time", None), ("energy", "modelled")):
+        one = {"component": component, **({} if source is None else {"source": source})}
+        assert usd("erg_cost_usd_total", model="mlp", account="inference", **one) > 0
+        assert usd("erg_cost_usd_total", account="idle", model="", **one) > 0
+        assert usd("erg_tenant_cost_usd_total", model="mlp", tenant="payer", **one) > 0
+        assert usd("erg_tenant_cost_usd_total", **one) == pytest.approx(
+            sum(usd("erg_cost_usd_total", model=model, **one) for model in ("mlp", "bare"))
+        )
+    assert usd("erg_cost_usd_per_1000_inferences", model="mlp", source="modelled") > 0
+    assert usd("erg_carbon_grams_total", model="mlp", source="modelled") > 0
+    assert usd("erg_carbon_intensity_info", grams_per_kwh="380") == 1
+    # One core at 0.04 dollars an hour, for as long as the server is up: nothing of it is lost or there twice.
+    paid_s = usd("erg_cost_usd_total", component="device_time") / 0.04 * 3600
+    up_s = time.time() - usd("erg_start_time_seconds") - (time.monotonic() - before_s)
+    assert up_s - 0.5 < paid_s < up_s + (after_s - before_s) + 0.5
+
+
+def test_a_flood_of_tenants_leaves_a_server_that_serves_and_metrics_that_end(own_repository: Path) -> None:
+    with (
+        ServerProcess(
+            "--model-repository", str(own_repository), "--price-file", str(PRICES),
+            "--tenant-metadata-key", "x-tenant", "--cpu-workers", "1",
+        ) as flooded,
+        grpc.insecure_channel(flooded.grpc_address) as channel,
+    ):  # fmt: skip
+        infer = infer_call(channel)
+        infer(message(cost=False), metadata=(("x-tenant", "ours"),))
+        for start in range(0, 2 * MAX_TENANTS, 50):
+            names = [f"flood-{number}" for number in range(start, start + 50)]
+            calls = [infer.future(message(cost=False), metadata=(("x-tenant", name),)) for name in names]
+            for call in calls:
+                call.result(timeout=60)
+        for bad in (("x" * 65,), ("one", "two")):
+            with pytest.raises(grpc.RpcError) as raised:
+                infer(message(cost=False), metadata=tuple(("x-tenant", name) for name in bad))
+            assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert "x-tenant" in (raised.value.details() or "")
+        assert infer(message(cost=False)).model_name == "mlp"
+        tenants = {
+            sample.labels["tenant"]
+            for family in text_string_to_metric_families(flooded.http("/metrics")[1])
+            for sample in family.samples
+            if "tenant" in sample.labels
+        }
+    assert len(tenants) == MAX_TENANTS + 2, "those told apart, the others, and nobody"
+    assert {"ours", "other", ""} <= tenants
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,11 @@ def test_the_settings_file_itself_may_be_named_by_a_variable(tmp_path: Path, ser
     assert served[0].model_repository == ("a", "b")
 
 
+def test_prices_without_anything_to_price_are_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="--price-file needs --metering"):
+        merge(REPOSITORY | {"price_file": "prices.toml", "metering": False})
+
+
 @pytest.mark.parametrize("key", ["X-Tenant", "x tenant", "tenant-bin", "grpc-tenant", "-x", "a" * 65, "ä"])
 def test_what_is_no_key_of_metadata_names_no_tenant(key: str) -> None:
     with pytest.raises(InvalidArgumentError, match="--tenant-metadata-key"):
@@ -88,7 +93,7 @@ def test_every_setting_may_be_stated_in_a_file_and_in_a_variable(tmp_path: Path,
         choices = item.metadata["choices"]
         others: dict[type, Any] = {bool: not item.default, int: 1 << 20, float: 7.5, str: "x"}
         stated[item.name] = choices[-1] if choices else others[kind]
-    stated |= {"grpc_port": 1, "metrics_port": 2, "model_control_mode": "explicit"}
+    stated |= {"grpc_port": 1, "metrics_port": 2, "model_control_mode": "explicit", "metering": True}
     env = {ENV_PREFIX + name.upper(): str(value) for name, value in stated.items()}
     status, output = serve(env=env)
     assert (status, output) == (0, "")
