@@ -76,6 +76,18 @@ def infer(client: triton.InferenceServerClient, model: str) -> np.ndarray:
     return answer
 
 
+def test_an_answer_names_the_artifact_that_gave_it_to_who_asks_for_its_cost(served: Served) -> None:
+    _, client = served
+    tensor = triton.InferInput("x", [2, 16], "FP32")
+    tensor.set_data_from_numpy(ROWS[:2])
+    variants = {
+        model: client.infer(model, [tensor], parameters={"erg_cost": True}).get_response().parameters
+        for model in ("plain", "stated")
+    }
+    assert variants["plain"]["erg_model_variant"].string_param == "fast/openvino"
+    assert variants["stated"]["erg_model_variant"].string_param == "source/onnxruntime"
+
+
 def override(**changes: object) -> str:
     return json.dumps({"max_batch_size": 8} | changes)
 

@@ -151,6 +151,9 @@ def test_a_models_time_and_energy_are_in_dollars_by_tenant_and_idle_time_apart(p
     assert usd("erg_cost_usd_per_1000_inferences", model="mlp", source="modelled") > 0
     assert usd("erg_carbon_grams_total", model="mlp", source="modelled") > 0
     assert usd("erg_carbon_intensity_info", grams_per_kwh="380") == 1
+    # Every joule that is booked is paid, at 0.15 dollars a kWh and 1.2 joules for each: nothing of it is lost.
+    booked = usd("erg_energy_counter_joules_total") - usd("erg_energy_pending_joules") - usd("erg_energy_drift_joules")
+    assert usd("erg_cost_usd_total", component="energy") == pytest.approx(booked / 3.6e6 * 1.2 * 0.15)
     # One core at 0.04 dollars an hour, for as long as the server is up: nothing of it is lost or there twice.
     paid_s = usd("erg_cost_usd_total", component="device_time") / 0.04 * 3600
     up_s = time.time() - usd("erg_start_time_seconds") - (time.monotonic() - before_s)
