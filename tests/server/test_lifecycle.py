@@ -129,3 +129,29 @@ async def test_closing_twice_is_safe(server: Server) -> None:
 async def test_a_repository_that_is_not_there_is_told_by_its_flag() -> None:
     with pytest.raises(InvalidArgumentError, match="--model-repository /no/such: there is no such folder"):
         build_server(merge({"model_repository": ("/no/such",)}))
+
+
+async def test_a_look_at_memory_that_fails_is_told_and_tried_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger(ROOT).propagate = True
+    looks = 0
+    again = asyncio.Event()
+
+    async def look() -> float:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise OSError("no /proc")
+        again.set()
+        return 3600.0
+
+    monkeypatch.setattr(lifecycle, "MEMORY_RETRY_S", 0.0)
+    monkeypatch.setattr(server.memory_watch, "look", look)
+    starting = asyncio.create_task(lifecycle.start(server))
+    async with asyncio.timeout(20):
+        await again.wait()
+    assert "looking at workers' memory failed" in caplog.text
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
