@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from erg_server.workers import slab as slab_module
-from erg_server.workers.slab import ALIGNMENT, Slab, aligned
+from erg_server.workers.slab import ALIGNMENT, KEEP_BYTES, Slab, aligned
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,16 +36,14 @@ def test_slots_do_not_overlap_and_end_at_their_bounds() -> None:
     slab.close()
 
 
-def test_a_slab_takes_the_memory_of_pages_that_were_written_until_they_are_given_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(slab_module, "KEEP_BYTES", PAGE)
-    slab = Slab.create(slots=2, slot_bytes=1 << 20)
+def test_a_slab_takes_the_memory_of_pages_that_were_written_until_they_are_given_back() -> None:
+    slab = Slab.create(slots=2, slot_bytes=16 << 20)
     assert slab.used_bytes == 0
-    slab.slots[1][: 5 * PAGE] = bytes(5 * PAGE)
-    assert slab.used_bytes == 5 * PAGE
-    slab.trim(1, 5 * PAGE)
-    assert slab.used_bytes == PAGE
+    size = KEEP_BYTES + 5 * PAGE
+    slab.slots[1][:size] = bytes(size)
+    assert slab.used_bytes == size
+    slab.trim(1, size)
+    assert slab.used_bytes == KEEP_BYTES
     slab.close()
 
 
