@@ -19,7 +19,8 @@ RETRY_TRAILER = "grpc-retry-pushback-ms"
 LATE_SHARE = 0.01
 """Of the admitted requests, how many may be late."""
 _CAUTION_GAIN = 0.02
-_LEAST_CAUTION, _MOST_CAUTION = 0.5, 16.0
+_LEAST_CAUTION, _MOST_CAUTION = 0.5, 2.0
+"""A burst's misses are one event: they must not add up to a factor that thousands of answers in time do not undo."""
 
 
 @dataclass(frozen=True, slots=True)

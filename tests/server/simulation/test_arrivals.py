@@ -34,7 +34,9 @@ def test_bursts_are_at_the_same_times_at_every_rate() -> None:
     slow, fast = (within(bursts(rate, Random(3), peak=10, share=0.1, burst_s=0.5), 100) for rate in (50, 400))
     silent = [(begins, ends) for begins, ends in itertools.pairwise(slow) if ends - begins > SECOND]
     assert len(silent) > 5
-    inside = [at_ns for at_ns in fast if any(begins + SECOND / 4 < at_ns < ends - SECOND / 4 for begins, ends in silent)]
+    inside = [
+        at_ns for at_ns in fast if any(begins + SECOND / 4 < at_ns < ends - SECOND / 4 for begins, ends in silent)
+    ]
     assert len(inside) < len(fast) / 100
 
 
