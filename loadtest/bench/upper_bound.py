@@ -41,14 +41,19 @@ def can_attain(
     costs: list[npt.NDArray[np.float64]] = []
     comes: list[npt.NDArray[np.float64]] = []
     spared_ns = 0.0
-    for model, arrivals_ns in zip(models, times, strict=True):
-        least_ns = least_costs(model, arrivals_ns)
-        counted = arrivals_ns >= warm_up_ns
-        arrivals_ns, least_ns = arrivals_ns[counted], least_ns[counted]
+    for model, came_ns in zip(models, times, strict=True):
+        counted = came_ns >= warm_up_ns
+        arrivals_ns, least_ns = came_ns[counted], least_costs(model, came_ns)[counted]
         offered = len(arrivals_ns)
         # The fewest answers with in_time / offered >= attainment, in floating point as it is judged.
         needed = next((n for n in range(int(attainment * offered), offered) if n / offered >= attainment), offered)
-        spared_ns += float(np.sort(least_ns)[needed:].sum())
+        # What is late even alone is left out in any case.
+        possible = np.isfinite(least_ns)
+        spare = offered - needed - int(np.count_nonzero(~possible))
+        if spare < 0:
+            return False
+        arrivals_ns, least_ns = arrivals_ns[possible], least_ns[possible]
+        spared_ns += float(np.sort(least_ns)[max(0, len(least_ns) - spare) :].sum())
         comes.append(arrivals_ns)
         dues.append(arrivals_ns + model.promise_ns)
         costs.append(least_ns)
