@@ -50,6 +50,7 @@ class EnergyMeter:
         self._log = batch_log
         self._workers = {worker.device.name: worker for worker in workers}
         self._process_cpu = process_cpu
+        # A model of what the server takes has no part for others.
         self._machine_cpu = machine_cpu if any(source.counts_all for source in sources) else None
         self._front_pid = os.getpid()
         self._front = ProcessTime()

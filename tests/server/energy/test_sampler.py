@@ -122,6 +122,16 @@ def test_the_machines_ticks_lag_and_are_never_counted_twice() -> None:
     assert booked(bench.meter.totals()) == {("front", "", ""): 3_334, ("other", "", ""): 666}
 
 
+def test_a_model_of_what_the_server_takes_has_no_part_for_others() -> None:
+    source = FakeSource("cpu", source="modelled")
+    bench = Bench([CPU0], source)
+    bench.clock.advance(100 * MS)
+    bench.cpu_ns[FRONT] = 1 * MS
+    bench.machine_ns = 200 * MS
+    source.total_uj = 1_000
+    assert bench.sample() == {("front", "", ""): 1_000}
+
+
 def test_a_missing_sample_loses_nothing() -> None:
     source = FakeSource("cpu")
     bench = Bench([CPU0], source)
@@ -227,6 +237,34 @@ def test_idle_power_is_learnt_from_quiet_seconds_only() -> None:
     }
     assert bench.meter.active_watts("gpu0") == (250.0, "measured")
     assert bench.meter.domains[0].watts == pytest.approx(300.0)
+
+
+def test_a_second_in_which_a_batch_ran_or_was_out_is_not_quiet() -> None:
+    source = FakeSource("gpu0", idle_watts=None)
+    bench = Bench([GPU0], source)
+    for number in range(60):
+        if number < 30:
+            bench.ran("gpu0", 50 * MS)
+            bench.clock.advance(50 * MS)
+        else:
+            if number == 30:
+                bench.log.handed("gpu0", bench.clock.now_ns())
+            bench.clock.advance(100 * MS)
+        source.total_uj = (source.total_uj or 0) + 30_000_000
+        bench.sample()
+    assert not bench.meter.domains[0].idle.known
+
+
+def test_a_cpu_on_which_anything_runs_is_not_quiet() -> None:
+    source = FakeSource("cpu", idle_watts=None, counts_all=True)
+    bench = Bench([CPU0], source)
+    for number in range(60):
+        bench.clock.advance(100 * MS)
+        bench.machine_ns = (bench.machine_ns or 0) + (10 * MS if number < 30 else 1 * MS)
+        source.total_uj = (source.total_uj or 0) + (9_000_000 if number < 30 else 2_000_000)
+        bench.sample()
+        assert bench.meter.domains[0].idle.watts in {0.0, 20.0}
+    assert bench.meter.domains[0].idle.known
 
 
 def test_a_device_that_takes_modelled_energy_too_is_not_called_measured() -> None:
