@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -32,6 +33,7 @@ class FakeSource:
     source: Source = "measured"
     idle_watts: float | None = 0.0
     counts_all: bool = False
+    may_block: bool = False
     closed: bool = False
     seen: list[Activity] = field(default_factory=list)
 
@@ -299,6 +301,56 @@ def test_parts_of_a_gpu_are_shares_by_threads_or_memory() -> None:
     assert gpu_shares(mps) == {"gpu0.mps0": 1000, "gpu0.mps1": 333}
     assert gpu_shares(mig) == {"gpu0.mig0": 250, "gpu0.mig1": 1000}
     assert gpu_shares([GPU0]) == {"gpu0": 1000}
+
+
+class HangingSource(FakeSource):
+    """One that answers when it is told to."""
+
+    def __init__(self, domain: str) -> None:
+        super().__init__(domain, may_block=True)
+        self.asked = threading.Event()
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+
+    def read(self, activity: Activity) -> int | None:
+        self.asked.set()
+        assert self.may_answer.wait(20)
+        return super().read(activity)
+
+
+async def test_a_driver_that_hangs_keeps_neither_the_event_loop_nor_any_energy() -> None:
+    source = HangingSource("gpu0")
+    bench = Bench([GPU0], source)
+    source.may_answer.clear()
+    source.asked.clear()
+    hung = asyncio.create_task(bench.meter.sample_apart())
+    await asyncio.to_thread(source.asked.wait, 20)
+    bench.ran("gpu0", S)  # The event loop goes on meanwhile.
+    source.total_uj = 1_000
+    source.may_answer.set()
+    await hung
+    (domain,) = bench.meter.domains
+    assert (domain.missing, domain.counter_uj) == (1, 0)
+    await bench.meter.sample_apart()
+    assert booked(bench.meter.totals()) == {("inference", "gpu0", "m"): 1_000}
+    assert (domain.missing, domain.drift_uj) == (1, 0)
+
+
+async def test_a_batch_that_ends_while_a_counter_is_read_is_waited_for() -> None:
+    source = HangingSource("gpu0")
+    bench = Bench([GPU0], source)
+    bench.log.handed("gpu0", bench.clock.now_ns())
+    bench.clock.advance(100 * MS)
+    source.total_uj = 1_000
+    source.may_answer.clear()
+    source.asked.clear()
+    reading = asyncio.create_task(bench.meter.sample_apart())
+    await asyncio.to_thread(source.asked.wait, 20)
+    bench.log.ended("gpu0", "m", "1", start_ns=S, end_ns=bench.clock.advance(MS), shares=SERVED)
+    source.may_answer.set()
+    await reading
+    assert bench.meter.domains[0].ledger.pending_uj == 1_000
+    assert bench.sample() == {("inference", "gpu0", "m"): 1_000}
 
 
 async def test_a_sample_that_fails_is_logged_and_the_next_one_taken(caplog: pytest.LogCaptureFixture) -> None:
