@@ -40,7 +40,7 @@ async def _run(work: Work) -> None:
     columns = io.BytesIO()
     np.savez(columns, **samples.arrays())
     body = columns.getvalue()
-    _say({"event": "result", "bytes": len(body), "cpu_s": cpu_s}, body)
+    _say({"event": "result", "bytes": len(body), "cpu_s": cpu_s, "loop_busy": sender.loop_busy}, body)
 
 
 def _reporter() -> Callable[[int], None]:

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,8 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from erg_loadtest.arrivals import Arrivals, ClosedLoop, ConstantRate, Limit, PoissonRate, split_arrivals, split_limit
+from erg_loadtest.arrival_shares import split_arrivals, split_limit
+from erg_loadtest.arrivals import Arrivals, BurstyRate, ClosedLoop, ConstantRate, Limit, PoissonRate, Replay
 from erg_loadtest.client import Check, InferClient, Target
 from erg_loadtest.dispatch import MonotonicTimer, Requests, drive
 from erg_loadtest.errors import LoadTestError
@@ -24,7 +26,7 @@ from erg_loadtest.samples import Samples
 
 OnDone = Callable[[int], None]
 
-_ARRIVALS = {kind.__name__: kind for kind in (ClosedLoop, ConstantRate, PoissonRate)}
+_ARRIVALS = {kind.__name__: kind for kind in (ClosedLoop, ConstantRate, PoissonRate, BurstyRate, Replay)}
 _WARMUP_CONCURRENCY = 8
 _GRACE_S = 30.0
 
@@ -76,10 +78,9 @@ class Work:
     def read(stream: BinaryIO) -> Work:
         """The counterpart of `header` and the bodies that follow it."""
         document: dict[str, Any] = json.loads(stream.readline())
-        arrivals = document["arrivals"]
         return Work(
             target=Target(**document["target"]),
-            arrivals=_ARRIVALS[arrivals.pop("kind")](**arrivals),
+            arrivals=_arrivals(document["arrivals"]),
             limit=Limit(**document["limit"]),
             warmup=None if document["warmup"] is None else Limit(**document["warmup"]),
             payloads=tuple(Payload(body=stream.read(size), rows=rows) for size, rows in document["payloads"]),
@@ -98,6 +99,8 @@ class Local:
         self._requests = Requests(
             send=client.sender(work.payloads, check), distinct=len(work.payloads), offset=work.offset
         )
+        self.loop_busy = 0.0
+        """The share of the measured time that the event loop's thread was on a CPU; known once `measure` returned."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -117,7 +120,10 @@ class Local:
 
     async def measure(self, on_done: OnDone | None = None) -> Samples:
         """Send the requests that count."""
-        return await self._drive(self._work.arrivals, self._work.limit, on_done)
+        before_s, cpu_before_s = time.perf_counter(), time.thread_time()
+        samples = await self._drive(self._work.arrivals, self._work.limit, on_done)
+        self.loop_busy = (time.thread_time() - cpu_before_s) / max(time.perf_counter() - before_s, 1e-9)
+        return samples
 
     async def _drive(self, arrivals: Arrivals, limit: Limit, on_done: OnDone | None) -> Samples:
         return await drive(
@@ -138,6 +144,8 @@ class Fleet:
         self._processes: list[Process] = []
         self.children_cpu_s = 0.0
         """CPU time of the clients while they measured; known once `measure` returned."""
+        self.loop_busy = 0.0
+        """As `Local` has it, of the busiest client."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -172,6 +180,7 @@ class Fleet:
             with np.load(io.BytesIO(await process.stdout.readexactly(event["bytes"])), allow_pickle=False) as columns:
                 parts.append(Samples(**{name: columns[name] for name in columns.files}))
             self.children_cpu_s += event["cpu_s"]
+            self.loop_busy = max(self.loop_busy, event["loop_busy"])
         return Samples.merge(parts)
 
     async def _together(self, event: str, on_done: OnDone | None) -> list[dict[str, Any]]:
@@ -204,6 +213,13 @@ class Fleet:
             except TimeoutError:
                 process.kill()
                 await process.wait()
+
+
+def _arrivals(document: dict[str, Any]) -> Arrivals:
+    kind = _ARRIVALS[document.pop("kind")]
+    if "offsets_ns" in document:
+        document["offsets_ns"] = tuple(document["offsets_ns"])
+    return kind(**document)
 
 
 async def _send(process: Process, *chunks: bytes) -> None:

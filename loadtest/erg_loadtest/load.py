@@ -106,6 +106,7 @@ async def run_load_async(plan: LoadPlan, *, progress: Progress | None = None, ch
         payloads,
         cpu=_cpu_use(meter, cpu_before, cpu_after),
         client_cpu_s=client_cpu_s,
+        client_loop_busy=runner.loop_busy,
         server=difference(counts_before, counts_after),
     )
 
@@ -167,6 +168,7 @@ def _result(
     *,
     cpu: CpuUse | str,
     client_cpu_s: float,
+    client_loop_busy: float,
     server: ServerPhases | str,
 ) -> LoadResult:
     result = LoadResult.from_samples(
@@ -181,6 +183,8 @@ def _result(
         server=server,
         cpu=cpu,
         client_cpu_s=client_cpu_s,
+        client_loop_busy=client_loop_busy,
+        max_in_flight=plan.max_in_flight,
     )
     if plan.price is None or isinstance(cpu, str):
         return result

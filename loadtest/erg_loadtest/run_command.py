@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from erg_loadtest.arrivals import Arrivals, ClosedLoop, ConstantRate, Limit, PoissonRate
+from erg_loadtest.arrivals import Arrivals, BurstyRate, ClosedLoop, ConstantRate, Limit, PoissonRate, Replay
 from erg_loadtest.client import Target
 from erg_loadtest.cost import CpuPrice
 from erg_loadtest.errors import LoadTestError, PlanError
@@ -22,24 +22,41 @@ from erg_loadtest.load import Progress as OnProgress
 from erg_loadtest.plots import save_latency_plot
 from erg_loadtest.report import render
 from erg_loadtest.scenarios import RandomScenario, parse_range, parse_shape
+from erg_loadtest.trace_file import read_trace
 
 _CLOSED_LOOP_DEFAULT = 8
 _DURATION_DEFAULT_S = 10.0
+_FAILED = 1
+_COULD_NOT_RUN = 2
+_INVALID = 3
 
 
 @click.command("run")
 @click.argument("model")
 @click.option("-u", "--url", default="127.0.0.1:8001", show_default=True, help="The server's gRPC address, HOST:PORT.")
 @click.option("-x", "--model-version", default="", help="Version to call; the server chooses when left out.")
-@click.option("--concurrency", type=int, help="Closed loop: callers, each with one request in flight.  [default: 8]")
+@click.option(
+    "--concurrency",
+    type=int,
+    help="Closed loop: callers, each sending again when it is answered.  [default: 8]",
+)
 @click.option("--request-rate", type=float, help="Open loop: requests a second, sent when due, answered or not.")
 @click.option(
     "--request-distribution",
-    type=click.Choice(["poisson", "constant"]),
+    type=click.Choice(["poisson", "constant", "bursty"]),
     default="poisson",
     show_default=True,
-    help="How an open loop spaces its requests.",
+    help="How an open loop spaces its requests: as unrelated users do, evenly, or in bursts.",
 )
+@click.option("--burst-factor", type=float, default=5.0, show_default=True, help="Bursty: a burst's rate, in averages.")
+@click.option("--burst-share", type=float, default=0.1, show_default=True, help="Bursty: the part of time in bursts.")
+@click.option("--burst-period", type=float, default=2.0, show_default=True, help="Bursty: seconds from burst to burst.")
+@click.option(
+    "--trace",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Replay recorded arrivals: a CSV with time_s in seconds (and model), or perf_analyzer's request intervals.",
+)
+@click.option("--replay-speed", type=float, default=1.0, show_default=True, help="How much faster than recorded.")
 @click.option("--request-count", type=int, help="End after so many requests.")
 @click.option("--duration", type=float, help="End after so many seconds.  [default: 10, unless --request-count]")
 @click.option("--warmup-request-count", type=int, default=50, show_default=True, help="Sent first, not counted.")
@@ -73,7 +90,8 @@ def run(
 ) -> None:
     """Load MODEL on a v2 gRPC server and say what it did.
 
-    Exit code 0 when every request was answered, 1 when any failed, 2 when the test could not run.
+    Exit code 0 when every request was answered rightly, 1 when any was not, 2 when the test could not run, 3 when the
+    run is invalid because the client was the limit: its figures say nothing about the server.
     """
     console = Console()
     try:
@@ -90,11 +108,13 @@ def run(
     else:
         console.print(render(result))
     if result.failed or not result.succeeded:
-        raise SystemExit(1)
+        raise SystemExit(_FAILED)
+    if not result.validity.valid:
+        raise SystemExit(_INVALID)
 
 
 class _UsageFailure(click.ClickException):
-    exit_code = 2
+    exit_code = _COULD_NOT_RUN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +127,11 @@ class _Options:
     concurrency: int | None
     request_rate: float | None
     request_distribution: str
+    burst_factor: float
+    burst_share: float
+    burst_period: float
+    trace: Path | None
+    replay_speed: float
     request_count: int | None
     duration: float | None
     warmup_request_count: int
@@ -128,14 +153,20 @@ class _Options:
     def plan(self) -> LoadPlan:
         """The plan they describe; raises PlanError."""
         duration_s = self.duration
-        if duration_s is None and self.request_count is None:
-            duration_s = _DURATION_DEFAULT_S
+        arrivals = self._arrivals()
+        request_count = self.request_count
+        if duration_s is None and request_count is None:
+            # A replay ends by itself.
+            if isinstance(arrivals, Replay):
+                request_count = len(arrivals.offsets_ns)
+            else:
+                duration_s = _DURATION_DEFAULT_S
         return LoadPlan(
             model=self.model,
             version=self.model_version,
             target=Target(url=self.url, connections=self.connections, timeout_s=self.client_timeout),
-            arrivals=self._arrivals(),
-            limit=Limit(requests=self.request_count, duration_s=duration_s),
+            arrivals=arrivals,
+            limit=Limit(requests=request_count, duration_s=duration_s),
             warmup=Limit(requests=self.warmup_request_count) if self.warmup_request_count else None,
             scenario=self._scenario(),
             processes=self.processes,
@@ -145,12 +176,26 @@ class _Options:
         )
 
     def _arrivals(self) -> Arrivals:
+        if self.trace is not None:
+            if self.request_rate is not None or self.concurrency is not None:
+                raise PlanError("--trace says when requests are due: leave out --request-rate and --concurrency")
+            return read_trace(self.trace, speed=self.replay_speed, model=self.model)
+        if self.replay_speed != 1:
+            raise PlanError("--replay-speed belongs to a recording: give --trace")
         if self.request_rate is None:
             return ClosedLoop(concurrency=_CLOSED_LOOP_DEFAULT if self.concurrency is None else self.concurrency)
         if self.concurrency is not None:
             raise PlanError("--concurrency makes a closed loop and --request-rate an open one: give one of them")
         if self.request_distribution == "constant":
             return ConstantRate(rate_per_s=self.request_rate)
+        if self.request_distribution == "bursty":
+            return BurstyRate(
+                rate_per_s=self.request_rate,
+                factor=self.burst_factor,
+                share=self.burst_share,
+                period_s=self.burst_period,
+                seed=self.seed,
+            )
         return PoissonRate(rate_per_s=self.request_rate, seed=self.seed)
 
     def _scenario(self) -> RandomScenario | FileScenario:

@@ -1,10 +1,15 @@
+from dataclasses import replace
+
 import pytest
 from click.testing import CliRunner
 from erg_loadtest import cli, run_command
-from erg_loadtest.arrivals import ClosedLoop, ConstantRate, Limit, PoissonRate
+from erg_loadtest.arrivals import BurstyRate, ClosedLoop, ConstantRate, Limit, PoissonRate, Replay
 from erg_loadtest.errors import LoadTestError
 from erg_loadtest.load import FileScenario
 from erg_loadtest.scenarios import Dim
+from erg_loadtest.validity import Validity
+
+from tests.loadtest.test_report import result
 
 
 @pytest.fixture
@@ -38,6 +43,43 @@ def test_a_rate_makes_an_open_loop(invoke):
     assert constant.arrivals == ConstantRate(rate_per_s=50)
 
 
+def test_bursts_are_set_by_factor_share_and_period(invoke):
+    arguments = ("--request-rate", "50", "--request-distribution", "bursty", "--burst-factor", "4")
+    _, plan = invoke("m", *arguments, "--burst-share", "0.2", "--burst-period", "3", "--seed", "5")
+    assert plan.arrivals == BurstyRate(rate_per_s=50, factor=4, share=0.2, period_s=3, seed=5)
+
+
+def test_a_recording_of_the_model_is_replayed_to_its_end(invoke, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("time_s,model\n1,m\n2,other\n3,m\n")
+    _, plan = invoke("m", "--trace", str(path), "--replay-speed", "2")
+    assert plan.arrivals == Replay(offsets_ns=(0, 1_000_000_000), source="t.csv", speed=2.0)
+    assert plan.limit == Limit(requests=2)
+    assert invoke("m", "--trace", str(path), "--duration", "1")[1].limit == Limit(duration_s=1.0)
+
+
+def test_a_recording_excludes_a_rate(invoke, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("time_s\n1\n")
+    outcome, _ = invoke("m", "--trace", str(path), "--request-rate", "5")
+    assert outcome.exit_code == 2
+    assert "leave out --request-rate" in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("status", "reasons", "code"),
+    [(0, (), 0), (0, ("too slow",), 3), (14, (), 1), (14, ("too slow",), 1)],
+)
+def test_the_exit_code_tells_failures_from_an_invalid_run(monkeypatch, status, reasons, code):
+    def measured(plan, progress):
+        return replace(result(status=[status] * 100), validity=Validity(reasons=reasons))
+
+    monkeypatch.setattr(run_command, "run_load", measured)
+    outcome = CliRunner().invoke(cli.load, ["m"])
+    assert outcome.exit_code == code
+    assert ("NO: the client was the limit" in outcome.output) is bool(reasons)
+
+
 def test_a_request_count_alone_has_no_time_limit(invoke):
     assert invoke("m", "--request-count", "7")[1].limit == Limit(requests=7)
 
@@ -63,6 +105,7 @@ def test_a_file_replaces_random_inputs(invoke, tmp_path):
         (("--price-per-cpu-hour", "1"), "--metrics-url or --server-pid"),
         (("--shape", "ids"), "NAME:SIZE"),
         (("--request-rate", "0"), "rate must be positive"),
+        (("--replay-speed", "2"), "give --trace"),
     ],
 )
 def test_contradictions_end_with_code_2_and_say_what_to_change(invoke, arguments, message):
