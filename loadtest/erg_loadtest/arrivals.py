@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from erg_loadtest.errors import PlanError
+from erg_loadtest.mlperf import Mlperf
 
 NS_PER_S = 1_000_000_000
 
@@ -148,7 +149,7 @@ def due_offsets_ns(arrivals: OpenLoop) -> Iterator[int]:
             return iter(arrivals.offsets_ns)
 
 
-def describe(arrivals: Arrivals) -> str:
+def describe(arrivals: Arrivals | Mlperf) -> str:
     """The process in words, for a report."""
     match arrivals:
         case ClosedLoop():
@@ -165,9 +166,11 @@ def describe(arrivals: Arrivals) -> str:
         case Replay():
             rate = "" if arrivals.rate_per_s is None else f", {arrivals.rate_per_s:g} a second on average"
             return f"replay of {arrivals.source} at {arrivals.speed:g} times its speed{rate}"
+        case Mlperf():
+            return arrivals.describe()
 
 
-def arrivals_json(arrivals: Arrivals) -> dict[str, Any]:
+def arrivals_json(arrivals: Arrivals | Mlperf) -> dict[str, Any]:
     """The process as plain values; of a replay its source, not its times."""
     document = {"kind": type(arrivals).__name__, **asdict(arrivals)}
     if isinstance(arrivals, Replay):

@@ -110,13 +110,13 @@ class Local:
     ) -> None:
         return None
 
-    async def warm_up(self, on_done: OnDone | None = None) -> None:
-        """Send the warm-up in a closed loop as wide as the real one, but no wider than needed."""
+    async def warm_up(self, on_done: OnDone | None = None) -> Samples | None:
+        """Send the warm-up in a closed loop as wide as the real one, but no wider than needed; None without one."""
         if self._work.warmup is None:
-            return
+            return None
         arrivals = self._work.arrivals
         concurrency = arrivals.concurrency if isinstance(arrivals, ClosedLoop) else _WARMUP_CONCURRENCY
-        await self._drive(ClosedLoop(concurrency=concurrency), self._work.warmup, on_done)
+        return await self._drive(ClosedLoop(concurrency=concurrency), self._work.warmup, on_done)
 
     async def measure(self, on_done: OnDone | None = None) -> Samples:
         """Send the requests that count."""

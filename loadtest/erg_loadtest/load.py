@@ -15,12 +15,16 @@ from erg_loadtest.dispatch import DEFAULT_MAX_IN_FLIGHT, precise_event_loop
 from erg_loadtest.errors import PlanError, ServerError
 from erg_loadtest.fleet import Fleet, Local, Work
 from erg_loadtest.input_data import payloads_from_file
+from erg_loadtest.loadgen import LoadGenRun
+from erg_loadtest.mlperf import Mlperf, Verdict
 from erg_loadtest.payloads import Payload
 from erg_loadtest.result import CpuUse, LoadResult
 from erg_loadtest.samples import Samples
 from erg_loadtest.scenarios import RandomScenario
 from erg_loadtest.server_cpu import CpuMeter, CpuSeconds, MetricsCpuMeter, ProcessTreeCpuMeter
 from erg_loadtest.server_statistics import ServerPhases, difference, read_counts
+
+_MLPERF_WARMUP_CONCURRENCY = 8
 
 Progress = Callable[[str, int, int | None], None]
 """Told the phase ("warm-up" or "measuring"), how many requests finished, and how many will if that is known."""
@@ -48,7 +52,7 @@ class LoadPlan:
     model: str
     version: str = ""
     target: Target = field(default_factory=Target)
-    arrivals: Arrivals = field(default_factory=lambda: ClosedLoop(concurrency=8))
+    arrivals: Arrivals | Mlperf = field(default_factory=lambda: ClosedLoop(concurrency=8))
     limit: Limit = field(default_factory=lambda: Limit(duration_s=10.0))
     warmup: Limit | None = field(default_factory=lambda: Limit(requests=50, duration_s=10.0))
     """Sent first, in a closed loop, and left out of every figure."""
@@ -66,6 +70,8 @@ class LoadPlan:
             raise PlanError("the server's CPU time is read from its metrics or from its process, not from both")
         if self.max_in_flight < 1:
             raise PlanError(f"at least one request must be allowed in flight, not {self.max_in_flight}")
+        if isinstance(self.arrivals, Mlperf) and self.processes > 1:
+            raise PlanError("LoadGen issues its queries in one client process: leave out --processes")
 
 
 def run_load(plan: LoadPlan, *, progress: Progress | None = None, check: Check | None = None) -> LoadResult:
@@ -84,13 +90,13 @@ async def run_load_async(plan: LoadPlan, *, progress: Progress | None = None, ch
         payloads = await _payloads(plan, client)
         work = Work(
             target=plan.target,
-            arrivals=plan.arrivals,
+            arrivals=_sent_here(plan.arrivals),
             limit=plan.limit,
             warmup=plan.warmup,
             payloads=payloads,
             max_in_flight=plan.max_in_flight,
         )
-        runner = Local(work, client, check) if plan.processes == 1 else Fleet(work, plan.processes)
+        runner = _runner(plan, work, client, check)
         async with runner:
             await runner.warm_up(_report(progress, "warm-up", plan.warmup))
             counts_before = await read_counts(client, plan.model, plan.version)
@@ -107,8 +113,22 @@ async def run_load_async(plan: LoadPlan, *, progress: Progress | None = None, ch
         cpu=_cpu_use(meter, cpu_before, cpu_after),
         client_cpu_s=client_cpu_s,
         client_loop_busy=runner.loop_busy,
+        mlperf=runner.verdict if isinstance(runner, LoadGenRun) else None,
         server=difference(counts_before, counts_after),
     )
+
+
+def _sent_here(arrivals: Arrivals | Mlperf) -> Arrivals:
+    if isinstance(arrivals, Mlperf):
+        # For the warm-up; LoadGen decides about the rest.
+        return ClosedLoop(concurrency=arrivals.in_flight or _MLPERF_WARMUP_CONCURRENCY)
+    return arrivals
+
+
+def _runner(plan: LoadPlan, work: Work, client: InferClient, check: Check | None) -> Local | Fleet | LoadGenRun:
+    if isinstance(plan.arrivals, Mlperf):
+        return LoadGenRun(plan.arrivals, work, client, check)
+    return Local(work, client, check) if plan.processes == 1 else Fleet(work, plan.processes)
 
 
 async def _payloads(plan: LoadPlan, client: InferClient) -> tuple[Payload, ...]:
@@ -169,6 +189,7 @@ def _result(
     cpu: CpuUse | str,
     client_cpu_s: float,
     client_loop_busy: float,
+    mlperf: Verdict | None,
     server: ServerPhases | str,
 ) -> LoadResult:
     result = LoadResult.from_samples(
@@ -185,6 +206,7 @@ def _result(
         client_cpu_s=client_cpu_s,
         client_loop_busy=client_loop_busy,
         max_in_flight=plan.max_in_flight,
+        mlperf=mlperf,
     )
     if plan.price is None or isinstance(cpu, str):
         return result

@@ -62,6 +62,9 @@ def _summary(result: LoadResult) -> Table:
     for name, value in _server_rows(result):
         table.add_row(name, value)
     table.add_row("client CPU", f"{result.client_cpu_s:.2f} s")
+    if result.mlperf is not None:
+        reasons = "; ".join(result.mlperf.reasons)
+        table.add_row("LoadGen", f"INVALID: {reasons}" if reasons else "VALID")
     table.add_row("valid", "yes" if result.validity.valid else "NO: the client was the limit, see below")
     if result.cost is not None:
         table.add_row(

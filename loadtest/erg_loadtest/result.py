@@ -11,6 +11,7 @@ import numpy as np
 from erg_loadtest.arrivals import NS_PER_S, Arrivals, arrivals_json, describe
 from erg_loadtest.cost import Cost
 from erg_loadtest.dispatch import DEFAULT_MAX_IN_FLIGHT
+from erg_loadtest.mlperf import Mlperf, Verdict
 from erg_loadtest.samples import OK, STATUS_NAMES, DurationSummary, Int64s, Samples, summarise_ns
 from erg_loadtest.server_statistics import ServerPhases
 from erg_loadtest.validity import ClientUse, Validity, judge
@@ -43,7 +44,7 @@ class LoadResult:
     model: str
     version: str
     url: str
-    arrivals: Arrivals
+    arrivals: Arrivals | Mlperf
     connections: int
     processes: int
     wall_s: float
@@ -68,6 +69,8 @@ class LoadResult:
     """The share of the run that the busiest client's event loop was on a CPU."""
     validity: Validity = field(default_factory=Validity)
     """Whether the figures are the server's or the client's."""
+    mlperf: Verdict | None = None
+    """LoadGen's own, where it issued the queries."""
     cost: Cost | None = None
     latencies_ns: Int64s
     """Every latency behind `latency`, in order of completion."""
@@ -123,7 +126,7 @@ class LoadResult:
         model: str,
         version: str,
         url: str,
-        arrivals: Arrivals,
+        arrivals: Arrivals | Mlperf,
         connections: int,
         processes: int,
         server: ServerPhases | str,
@@ -131,6 +134,7 @@ class LoadResult:
         client_cpu_s: float,
         client_loop_busy: float | None = None,
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
+        mlperf: Verdict | None = None,
     ) -> LoadResult:
         """Work out the figures; `rows` gives the batch size of each prepared request."""
         good = samples.succeeded
@@ -164,7 +168,8 @@ class LoadResult:
             cpu=cpu,
             client_cpu_s=client_cpu_s,
             client_loop_busy=client_loop_busy,
-            validity=judge(samples, arrivals, service, client),
+            validity=judge(samples, None if isinstance(arrivals, Mlperf) else arrivals, service, client),
+            mlperf=mlperf,
             latencies_ns=elapsed_ns[good],
         )
 
@@ -199,6 +204,7 @@ class LoadResult:
             "client_cpu_s": self.client_cpu_s,
             "client_loop_busy": self.client_loop_busy,
             "validity": self.validity.to_json(),
+            "mlperf": None if self.mlperf is None else self.mlperf.to_json(),
             "cost": None if self.cost is None else asdict(self.cost),
         }
         if raw:

@@ -19,6 +19,7 @@ from erg_loadtest.cost import CpuPrice
 from erg_loadtest.errors import LoadTestError, PlanError
 from erg_loadtest.load import FileScenario, LoadPlan, run_load
 from erg_loadtest.load import Progress as OnProgress
+from erg_loadtest.mlperf import MIN_DURATION_S, MIN_QUERIES, Mlperf, MlperfScenario, server_bound_ms
 from erg_loadtest.plots import save_latency_plot
 from erg_loadtest.report import render
 from erg_loadtest.scenarios import RandomScenario, parse_range, parse_shape
@@ -26,6 +27,7 @@ from erg_loadtest.trace_file import read_trace
 
 _CLOSED_LOOP_DEFAULT = 8
 _DURATION_DEFAULT_S = 10.0
+_OFFLINE_IN_FLIGHT = 64
 _FAILED = 1
 _COULD_NOT_RUN = 2
 _INVALID = 3
@@ -57,6 +59,18 @@ _INVALID = 3
     help="Replay recorded arrivals: a CSV with time_s in seconds (and model), or perf_analyzer's request intervals.",
 )
 @click.option("--replay-speed", type=float, default=1.0, show_default=True, help="How much faster than recorded.")
+@click.option(
+    "--mlperf",
+    type=click.Choice([scenario.value for scenario in MlperfScenario]),
+    help="Let MLPerf's LoadGen issue the queries and judge the run; server and offline need --request-rate.",
+)
+@click.option(
+    "--latency-bound-ms", type=float, help="MLPerf server: the p99's bound.  [default: MLPerf's of the model, or 10]"
+)
+@click.option(
+    "--min-duration", type=float, default=MIN_DURATION_S, show_default=True, help="MLPerf: seconds; its rules say 600."
+)
+@click.option("--min-queries", type=int, default=MIN_QUERIES, show_default=True, help="MLPerf: LoadGen's least.")
 @click.option("--request-count", type=int, help="End after so many requests.")
 @click.option("--duration", type=float, help="End after so many seconds.  [default: 10, unless --request-count]")
 @click.option("--warmup-request-count", type=int, default=50, show_default=True, help="Sent first, not counted.")
@@ -91,7 +105,7 @@ def run(
     """Load MODEL on a v2 gRPC server and say what it did.
 
     Exit code 0 when every request was answered rightly, 1 when any was not, 2 when the test could not run, 3 when the
-    run is invalid because the client was the limit: its figures say nothing about the server.
+    run is invalid: the client was the limit, so that its figures say nothing about the server, or LoadGen says so.
     """
     console = Console()
     try:
@@ -109,7 +123,7 @@ def run(
         console.print(render(result))
     if result.failed or not result.succeeded:
         raise SystemExit(_FAILED)
-    if not result.validity.valid:
+    if not result.validity.valid or (result.mlperf is not None and not result.mlperf.valid):
         raise SystemExit(_INVALID)
 
 
@@ -132,6 +146,10 @@ class _Options:
     burst_period: float
     trace: Path | None
     replay_speed: float
+    mlperf: str | None
+    latency_bound_ms: float | None
+    min_duration: float
+    min_queries: int
     request_count: int | None
     duration: float | None
     warmup_request_count: int
@@ -155,6 +173,7 @@ class _Options:
         duration_s = self.duration
         arrivals = self._arrivals()
         request_count = self.request_count
+        # LoadGen ends by itself, when its own conditions are met.
         if duration_s is None and request_count is None:
             # A replay ends by itself.
             if isinstance(arrivals, Replay):
@@ -175,7 +194,11 @@ class _Options:
             price=self._price(),
         )
 
-    def _arrivals(self) -> Arrivals:
+    def _arrivals(self) -> Arrivals | Mlperf:
+        if self.mlperf is not None:
+            return self._mlperf(MlperfScenario(self.mlperf))
+        if self.latency_bound_ms is not None:
+            raise PlanError("--latency-bound-ms is MLPerf's: give --mlperf server")
         if self.trace is not None:
             if self.request_rate is not None or self.concurrency is not None:
                 raise PlanError("--trace says when requests are due: leave out --request-rate and --concurrency")
@@ -197,6 +220,26 @@ class _Options:
                 seed=self.seed,
             )
         return PoissonRate(rate_per_s=self.request_rate, seed=self.seed)
+
+    def _mlperf(self, scenario: MlperfScenario) -> Mlperf:
+        if self.trace is not None or self.request_count is not None or self.duration is not None:
+            raise PlanError("LoadGen decides about arrivals and end: use --min-duration and --min-queries alone")
+        if self.batch_size != 1:
+            raise PlanError("MLPerf's samples are single rows: leave out --batch-size, the server forms batches")
+        bound_ms = self.latency_bound_ms
+        if bound_ms is None and scenario is MlperfScenario.SERVER:
+            bound_ms = server_bound_ms(self.model)
+        if self.concurrency is not None and scenario is not MlperfScenario.OFFLINE:
+            raise PlanError(f"MLPerf's {scenario} scenario has no --concurrency; offline's is what it keeps in flight")
+        return Mlperf(
+            scenario=scenario,
+            rate_per_s=self.request_rate,
+            latency_bound_ms=bound_ms,
+            min_duration_s=self.min_duration,
+            min_queries=self.min_queries,
+            seed=self.seed,
+            concurrency=_OFFLINE_IN_FLIGHT if self.concurrency is None else self.concurrency,
+        )
 
     def _scenario(self) -> RandomScenario | FileScenario:
         if self.input_data is None:

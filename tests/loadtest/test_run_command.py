@@ -6,6 +6,7 @@ from erg_loadtest import cli, run_command
 from erg_loadtest.arrivals import BurstyRate, ClosedLoop, ConstantRate, Limit, PoissonRate, Replay
 from erg_loadtest.errors import LoadTestError
 from erg_loadtest.load import FileScenario
+from erg_loadtest.mlperf import Mlperf, MlperfScenario
 from erg_loadtest.scenarios import Dim
 from erg_loadtest.validity import Validity
 
@@ -80,6 +81,17 @@ def test_the_exit_code_tells_failures_from_an_invalid_run(monkeypatch, status, r
     assert ("NO: the client was the limit" in outcome.output) is bool(reasons)
 
 
+def test_mlperf_scenarios_take_their_bound_from_the_model_unless_it_is_given(invoke):
+    _, plan = invoke("bert", "--mlperf", "server", "--request-rate", "50", "--min-duration", "60", "--seed", "3")
+    assert plan.arrivals == Mlperf(
+        scenario=MlperfScenario.SERVER, rate_per_s=50, latency_bound_ms=130, min_duration_s=60, seed=3
+    )
+    own = invoke("bert", "--mlperf", "server", "--request-rate", "50", "--latency-bound-ms", "20")[1]
+    assert own.arrivals.latency_bound_ms == 20
+    offline = invoke("m", "--mlperf", "offline", "--request-rate", "50", "--concurrency", "9", "--min-queries", "5")[1]
+    assert (offline.arrivals.concurrency, offline.arrivals.min_queries) == (9, 5)
+
+
 def test_a_request_count_alone_has_no_time_limit(invoke):
     assert invoke("m", "--request-count", "7")[1].limit == Limit(requests=7)
 
@@ -106,6 +118,11 @@ def test_a_file_replaces_random_inputs(invoke, tmp_path):
         (("--shape", "ids"), "NAME:SIZE"),
         (("--request-rate", "0"), "rate must be positive"),
         (("--replay-speed", "2"), "give --trace"),
+        (("--mlperf", "server"), "needs --request-rate"),
+        (("--mlperf", "single-stream", "--duration", "5"), "--min-duration"),
+        (("--mlperf", "single-stream", "-b", "2"), "single rows"),
+        (("--mlperf", "single-stream", "--concurrency", "2"), "no --concurrency"),
+        (("--latency-bound-ms", "2"), "give --mlperf server"),
     ],
 )
 def test_contradictions_end_with_code_2_and_say_what_to_change(invoke, arguments, message):

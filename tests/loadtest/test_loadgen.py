@@ -1,0 +1,87 @@
+import sys
+
+import grpc
+import pytest
+from erg_loadtest.errors import PlanError
+from erg_loadtest.load import run_load_async
+from erg_loadtest.loadgen import load_library
+from erg_loadtest.mlperf import Mlperf, MlperfScenario
+
+from tests.loadtest.fake_server import running
+from tests.loadtest.narrow import known
+from tests.loadtest.test_load import plan
+
+pytest.importorskip("mlperf_loadgen", reason="LoadGen has no wheel for this platform")
+
+
+def scenario(name, **options):
+    return Mlperf(scenario=name, min_duration_s=0.2, min_queries=10, **options)
+
+
+SCENARIOS = [
+    scenario(MlperfScenario.SINGLE_STREAM),
+    scenario(MlperfScenario.MULTI_STREAM),
+    scenario(MlperfScenario.SERVER, rate_per_s=200.0, latency_bound_ms=1000.0),
+    scenario(MlperfScenario.OFFLINE, rate_per_s=200.0, concurrency=4),
+]
+
+
+@pytest.mark.parametrize("arrivals", SCENARIOS, ids=lambda arrivals: str(arrivals.scenario))
+async def test_every_scenario_ends_with_loadgen_s_verdict_beside_our_figures(arrivals):
+    async with running() as server:
+        result = await run_load_async(plan(server, arrivals=arrivals))
+        assert len(server.infer_requests) == result.requests + 5
+    verdict = known(result.mlperf)
+    assert verdict.conditions["Min queries satisfied"]
+    assert verdict.figures
+    assert result.failed == 0
+    assert result.requests >= 10
+    assert result.to_json()["mlperf"]["valid"] is verdict.valid
+    assert str(arrivals.scenario) in result.to_json()["description"]
+
+
+async def test_multi_stream_has_eight_samples_in_flight_and_single_stream_one():
+    for arrivals, samples in ((SCENARIOS[0], 1), (SCENARIOS[1], 8)):
+        async with running() as server:
+            result = await run_load_async(plan(server, arrivals=arrivals))
+        assert result.requests % samples == 0
+
+
+async def test_a_seed_repeats_loadgen_s_choice_of_samples():
+    async def sent(seed):
+        async with running() as server:
+            arrivals = scenario(MlperfScenario.OFFLINE, rate_per_s=200.0, concurrency=1, seed=seed)
+            await run_load_async(plan(server, arrivals=arrivals, warmup=None))
+            return [request.raw_input_contents[0] for request in server.infer_requests]
+
+    assert await sent(1) == await sent(1)
+    assert await sent(1) != await sent(2)
+
+
+async def test_queries_that_fail_are_completed_and_make_the_run_invalid():
+    async with running() as server:
+        server.failure = lambda number: grpc.StatusCode.UNAVAILABLE if number == 7 else None
+        result = await run_load_async(plan(server, arrivals=SCENARIOS[3]))
+    assert result.count_by_status["UNAVAILABLE"] == 1
+    assert "Every query answered (1 not): no" in known(result.mlperf).reasons
+
+
+async def test_a_bug_in_the_client_ends_the_run_instead_of_hanging_it():
+    def check(index, answer):
+        raise ValueError("bug")
+
+    async with running() as server:
+        with pytest.raises(ValueError, match="bug"):
+            await run_load_async(plan(server, arrivals=SCENARIOS[3], warmup=None), check=check)
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlperf_loadgen", None)
+    with pytest.raises(PlanError, match=r"erg\[loadtest-mlperf\]"):
+        load_library()
+
+
+async def test_several_processes_are_refused():
+    with pytest.raises(PlanError, match="one client process"):
+        async with running() as server:
+            plan(server, arrivals=SCENARIOS[0], processes=2)
