@@ -9,96 +9,38 @@ import json
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 
-from erg_loadtest.arrival_shares import split_arrivals, split_limit
-from erg_loadtest.arrivals import Arrivals, BurstyRate, ClosedLoop, ConstantRate, Limit, PoissonRate, Replay
-from erg_loadtest.client import Check, InferClient, Target
+from erg_loadtest.answers import AnswerCheck
+from erg_loadtest.arrivals import Arrivals, ClosedLoop, Limit
+from erg_loadtest.client import Check, InferClient
 from erg_loadtest.dispatch import MonotonicTimer, Requests, drive
 from erg_loadtest.errors import LoadTestError
-from erg_loadtest.payloads import Payload
+from erg_loadtest.mlperf import Verdict
 from erg_loadtest.samples import Samples
+from erg_loadtest.work import Work
 
 OnDone = Callable[[int], None]
 
-_ARRIVALS = {kind.__name__: kind for kind in (ClosedLoop, ConstantRate, PoissonRate, BurstyRate, Replay)}
 _WARMUP_CONCURRENCY = 8
 _GRACE_S = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """What one sender does: the plan, with its requests made and its rate or callers already shared out."""
-
-    target: Target
-    arrivals: Arrivals
-    limit: Limit
-    warmup: Limit | None
-    payloads: tuple[Payload, ...]
-    max_in_flight: int
-    offset: int = 0
-
-    def split(self, parts: int) -> tuple[Work, ...]:
-        """One share a client process; each starts at another request, so that they are not sent in lockstep."""
-        warmups: Sequence[Limit | None] = (None,) * parts if self.warmup is None else split_limit(self.warmup, parts)
-        return tuple(
-            Work(
-                target=self.target,
-                arrivals=arrivals,
-                limit=limit,
-                warmup=warmup,
-                payloads=self.payloads,
-                max_in_flight=max(1, self.max_in_flight // parts),
-                offset=part * len(self.payloads) // parts,
-            )
-            for part, (arrivals, limit, warmup) in enumerate(
-                zip(split_arrivals(self.arrivals, parts), split_limit(self.limit, parts), warmups, strict=True)
-            )
-        )
-
-    def header(self) -> bytes:
-        """Everything but the requests' bytes, as one line of JSON."""
-        document = {
-            "target": asdict(self.target),
-            "arrivals": {"kind": type(self.arrivals).__name__, **asdict(self.arrivals)},
-            "limit": asdict(self.limit),
-            "warmup": None if self.warmup is None else asdict(self.warmup),
-            "max_in_flight": self.max_in_flight,
-            "offset": self.offset,
-            "payloads": [[len(payload.body), payload.rows] for payload in self.payloads],
-        }
-        return json.dumps(document).encode() + b"\n"
-
-    @staticmethod
-    def read(stream: BinaryIO) -> Work:
-        """The counterpart of `header` and the bodies that follow it."""
-        document: dict[str, Any] = json.loads(stream.readline())
-        return Work(
-            target=Target(**document["target"]),
-            arrivals=_arrivals(document["arrivals"]),
-            limit=Limit(**document["limit"]),
-            warmup=None if document["warmup"] is None else Limit(**document["warmup"]),
-            payloads=tuple(Payload(body=stream.read(size), rows=rows) for size, rows in document["payloads"]),
-            max_in_flight=document["max_in_flight"],
-            offset=document["offset"],
-        )
 
 
 class Local:
     """Sends from this process."""
 
     children_cpu_s = 0.0
+    verdict: Verdict | None = None
 
     def __init__(self, work: Work, client: InferClient, check: Check | None = None) -> None:
         self._work = work
-        self._requests = Requests(
-            send=client.sender(work.payloads, check), distinct=len(work.payloads), offset=work.offset
-        )
+        self._answers = None if work.check is None else AnswerCheck(work.check, work.payloads)
+        self.send = client.sender(work.payloads, check or self._answers)
+        self._requests = Requests(send=self.send, distinct=len(work.payloads), offset=work.offset)
         self.loop_busy = 0.0
         """The share of the measured time that the event loop's thread was on a CPU; known once `measure` returned."""
 
@@ -109,6 +51,11 @@ class Local:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return None
+
+    @property
+    def wrong_answer(self) -> str | None:
+        """One wrong answer in words, where answers are checked by the work's rule and one was wrong."""
+        return None if self._answers is None else self._answers.example
 
     async def warm_up(self, on_done: OnDone | None = None) -> Samples | None:
         """Send the warm-up in a closed loop as wide as the real one, but no wider than needed; None without one."""
@@ -146,6 +93,10 @@ class Fleet:
         """CPU time of the clients while they measured; known once `measure` returned."""
         self.loop_busy = 0.0
         """As `Local` has it, of the busiest client."""
+        self.wrong_answer: str | None = None
+        """As `Local` has it, of any client."""
+        self.verdict: Verdict | None = None
+        """LoadGen's, where it ran in the client."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -154,7 +105,7 @@ class Fleet:
                     sys.executable, "-m", "erg_loadtest.client_process", stdin=PIPE, stdout=PIPE
                 )
                 self._processes.append(process)
-                await _send(process, part.header(), *(payload.body for payload in part.payloads))
+                await _send(process, part.header(), *part.bodies())
         except BaseException:
             await self._stop()
             raise
@@ -180,6 +131,9 @@ class Fleet:
             with np.load(io.BytesIO(await process.stdout.readexactly(event["bytes"])), allow_pickle=False) as columns:
                 parts.append(Samples(**{name: columns[name] for name in columns.files}))
             self.children_cpu_s += event["cpu_s"]
+            self.wrong_answer = self.wrong_answer or event["wrong_answer"]
+            if event["verdict"] is not None:
+                self.verdict = Verdict.from_json(event["verdict"])
             self.loop_busy = max(self.loop_busy, event["loop_busy"])
         return Samples.merge(parts)
 
@@ -213,13 +167,6 @@ class Fleet:
             except TimeoutError:
                 process.kill()
                 await process.wait()
-
-
-def _arrivals(document: dict[str, Any]) -> Arrivals:
-    kind = _ARRIVALS[document.pop("kind")]
-    if "offsets_ns" in document:
-        document["offsets_ns"] = tuple(document["offsets_ns"])
-    return kind(**document)
 
 
 async def _send(process: Process, *chunks: bytes) -> None:

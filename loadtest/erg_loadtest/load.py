@@ -6,36 +6,30 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from erg_loadtest.answers import CheckRule
 from erg_loadtest.arrivals import Arrivals, ClosedLoop, Limit
 from erg_loadtest.client import Check, InferClient, Target
 from erg_loadtest.cost import CpuPrice, cost_of
 from erg_loadtest.dispatch import DEFAULT_MAX_IN_FLIGHT, precise_event_loop
 from erg_loadtest.errors import PlanError, ServerError
-from erg_loadtest.fleet import Fleet, Local, Work
-from erg_loadtest.input_data import payloads_from_file
-from erg_loadtest.loadgen import LoadGenRun
+from erg_loadtest.fleet import Fleet, Local
+from erg_loadtest.input_data import FileScenario
+from erg_loadtest.loadgen import load_library
 from erg_loadtest.mlperf import Mlperf, Verdict
 from erg_loadtest.payloads import Payload
+from erg_loadtest.references import with_references
 from erg_loadtest.result import CpuUse, LoadResult
 from erg_loadtest.samples import Samples
 from erg_loadtest.scenarios import RandomScenario
 from erg_loadtest.server_cpu import CpuMeter, CpuSeconds, MetricsCpuMeter, ProcessTreeCpuMeter
 from erg_loadtest.server_statistics import ServerPhases, difference, read_counts
+from erg_loadtest.work import Work
 
 _MLPERF_WARMUP_CONCURRENCY = 8
 
 Progress = Callable[[str, int, int | None], None]
 """Told the phase ("warm-up" or "measuring"), how many requests finished, and how many will if that is known."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileScenario:
-    """Requests from a file, see `input_data`."""
-
-    path: Path
-    batch_size: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +51,10 @@ class LoadPlan:
     warmup: Limit | None = field(default_factory=lambda: Limit(requests=50, duration_s=10.0))
     """Sent first, in a closed loop, and left out of every figure."""
     scenario: RandomScenario | FileScenario | PreparedScenario = field(default_factory=RandomScenario)
+    check: CheckRule | None = None
+    """How every answer is checked; None reads none."""
+    batch_axis: bool = False
+    """The first axis of every input is the batch's; for servers that tell no configuration."""
     processes: int = 1
     """Client processes; 1 sends from this one."""
     max_in_flight: int = DEFAULT_MAX_IN_FLIGHT
@@ -82,19 +80,25 @@ def run_load(plan: LoadPlan, *, progress: Progress | None = None, check: Check |
 
 async def run_load_async(plan: LoadPlan, *, progress: Progress | None = None, check: Check | None = None) -> LoadResult:
     """`run_load` for callers with an event loop of their own."""
-    if check is not None and plan.processes > 1:
-        raise PlanError("answers can be checked with one client process only")
+    if check is not None and (plan.processes > 1 or isinstance(plan.arrivals, Mlperf)):
+        raise PlanError("a callback checks what this process sends: use one process and no LoadGen, or the plan's rule")
+    if check is not None and plan.check is not None:
+        raise PlanError("answers are checked by the plan's rule or by a callback, not by both")
     meter = _cpu_meter(plan)
     async with InferClient(plan.target) as client:
         await client.wait_ready(plan.model, plan.version, plan.ready_timeout_s)
         payloads = await _payloads(plan, client)
+        if plan.check is not None:
+            payloads = await with_references(plan.check, payloads, client)
         work = Work(
             target=plan.target,
             arrivals=_sent_here(plan.arrivals),
+            mlperf=plan.arrivals if isinstance(plan.arrivals, Mlperf) else None,
             limit=plan.limit,
             warmup=plan.warmup,
             payloads=payloads,
             max_in_flight=plan.max_in_flight,
+            check=plan.check,
         )
         runner = _runner(plan, work, client, check)
         async with runner:
@@ -113,7 +117,8 @@ async def run_load_async(plan: LoadPlan, *, progress: Progress | None = None, ch
         cpu=_cpu_use(meter, cpu_before, cpu_after),
         client_cpu_s=client_cpu_s,
         client_loop_busy=runner.loop_busy,
-        mlperf=runner.verdict if isinstance(runner, LoadGenRun) else None,
+        wrong_answer=runner.wrong_answer,
+        mlperf=runner.verdict,
         server=difference(counts_before, counts_after),
     )
 
@@ -125,9 +130,11 @@ def _sent_here(arrivals: Arrivals | Mlperf) -> Arrivals:
     return arrivals
 
 
-def _runner(plan: LoadPlan, work: Work, client: InferClient, check: Check | None) -> Local | Fleet | LoadGenRun:
-    if isinstance(plan.arrivals, Mlperf):
-        return LoadGenRun(plan.arrivals, work, client, check)
+def _runner(plan: LoadPlan, work: Work, client: InferClient, check: Check | None) -> Local | Fleet:
+    if work.mlperf is not None:
+        # Here and now, so that a missing library is told before anything runs.
+        load_library()
+        return Fleet(work, 1)
     return Local(work, client, check) if plan.processes == 1 else Fleet(work, plan.processes)
 
 
@@ -135,11 +142,8 @@ async def _payloads(plan: LoadPlan, client: InferClient) -> tuple[Payload, ...]:
     if isinstance(plan.scenario, PreparedScenario):
         payloads = plan.scenario.payloads
     else:
-        signature = await client.signature(plan.model, plan.version)
-        if isinstance(plan.scenario, FileScenario):
-            payloads = tuple(payloads_from_file(plan.scenario.path, signature, batch_size=plan.scenario.batch_size))
-        else:
-            payloads = tuple(plan.scenario.payloads(signature))
+        signature = await client.signature(plan.model, plan.version, batch_axis=plan.batch_axis)
+        payloads = tuple(plan.scenario.payloads(signature))
     if not payloads:
         raise PlanError("there is no request to send")
     return payloads
@@ -190,6 +194,7 @@ def _result(
     client_cpu_s: float,
     client_loop_busy: float,
     mlperf: Verdict | None,
+    wrong_answer: str | None,
     server: ServerPhases | str,
 ) -> LoadResult:
     result = LoadResult.from_samples(
@@ -207,6 +212,7 @@ def _result(
         client_loop_busy=client_loop_busy,
         max_in_flight=plan.max_in_flight,
         mlperf=mlperf,
+        wrong_answer=wrong_answer,
     )
     if plan.price is None or isinstance(cpu, str):
         return result

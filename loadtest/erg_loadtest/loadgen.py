@@ -9,14 +9,14 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from erg_loadtest.client import Check, InferClient
+from erg_loadtest.client import InferClient
 from erg_loadtest.errors import LoadTestError, PlanError
-from erg_loadtest.fleet import Local, OnDone, Work
+from erg_loadtest.fleet import Local, OnDone
 from erg_loadtest.mlperf import SAMPLES_PER_MULTI_STREAM_QUERY, Mlperf, MlperfScenario, Verdict, parse_summary
 from erg_loadtest.samples import Recorder, Samples
+from erg_loadtest.work import Work
 
 _MS = 1000
 _NS_PER_MS = 1_000_000
@@ -39,16 +39,16 @@ def load_library() -> Any:
 
 
 class LoadGenRun:
-    """One run; in place of `Local`, whose warm-up it uses."""
+    """One run; in place of `Local`, whose warm-up it uses.
 
-    children_cpu_s = 0.0
+    It needs a process of its own (`client_process`): LoadGen's thread cannot be stopped, only left behind.
+    """
 
-    def __init__(self, plan: Mlperf, work: Work, client: InferClient, check: Check | None = None) -> None:
+    def __init__(self, work: Work, plan: Mlperf, client: InferClient) -> None:
         self._library = load_library()
         self._plan = plan
         self._work = work
-        self._local = Local(work, client, check)
-        self._send = client.sender(work.payloads, check)
+        self._local = Local(work, client)
         self._fastest_ns: int | None = None
         self._waiting: deque[tuple[int, int, int]] = deque()
         self._in_flight = 0
@@ -61,14 +61,10 @@ class LoadGenRun:
         """As `Local` has it; known once `measure` returned, like the verdict."""
         self.verdict: Verdict | None = None
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for flight in self._flights:
-            flight.cancel()
+    @property
+    def wrong_answer(self) -> str | None:
+        """As `Local` has it."""
+        return self._local.wrong_answer
 
     async def warm_up(self, on_done: OnDone | None = None) -> None:
         """Send the warm-up; its fastest answer tells LoadGen how many queries to prepare."""
@@ -110,9 +106,13 @@ class LoadGenRun:
             library.DestroySUT(system)
             loop.call_soon_threadsafe(_finish, ended)
 
-        # A daemon, since LoadGen cannot be told to stop: interrupted, it waits for answers that do not come.
+        # A daemon: interrupted, it waits for answers that do not come.
         threading.Thread(target=run, name="loadgen", daemon=True).start()
-        await ended
+        try:
+            await ended
+        finally:
+            for flight in self._flights:
+                flight.cancel()
 
     def _accept(self, samples: list[tuple[int, int, int]]) -> None:
         self._waiting.extend(samples)
@@ -128,7 +128,7 @@ class LoadGenRun:
 
     async def _flight(self, query: int, index: int, due_ns: int) -> None:
         sent_ns = time.monotonic_ns()
-        status = await self._send(index)
+        status = await self._local.send(index)
         done_ns = time.monotonic_ns()
         self._recorder.add(due_ns=due_ns, sent_ns=sent_ns, done_ns=done_ns, status=status, payload=index)
         # Before the next one starts: LoadGen's clock for this query runs until it is told.

@@ -138,6 +138,17 @@ class Verdict:
         """As plain values."""
         return {**asdict(self), "reasons": list(self.reasons)}
 
+    @staticmethod
+    def from_json(document: dict[str, Any]) -> Verdict:
+        """The counterpart of `to_json`."""
+        return Verdict(
+            valid=document["valid"],
+            conditions=document["conditions"],
+            recommendations=tuple(document["recommendations"]),
+            early_stopping=tuple(document["early_stopping"]),
+            figures=document["figures"],
+        )
+
 
 def parse_summary(text: str) -> Verdict:
     """Read `mlperf_log_summary.txt`; raises LoadTestError when it holds no verdict."""

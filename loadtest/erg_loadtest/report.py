@@ -28,6 +28,8 @@ def warnings(result: LoadResult) -> list[str]:
     if result.failed:
         refused = ", ".join(f"{name} {count:,}" for name, count in result.count_by_status.items() if name != "OK")
         found.append(f"{result.failed:,} of {result.requests:,} requests failed: {refused}")
+    if result.wrong_answer is not None:
+        found.append(f"A wrong answer: {result.wrong_answer}")
     if isinstance(result.arrivals, ClosedLoop) and result.latency is not None:
         found.append(
             "A closed loop slows down with the server: its latencies are not what users of a loaded server see "

@@ -12,7 +12,7 @@ from erg_loadtest.arrivals import NS_PER_S, Arrivals, arrivals_json, describe
 from erg_loadtest.cost import Cost
 from erg_loadtest.dispatch import DEFAULT_MAX_IN_FLIGHT
 from erg_loadtest.mlperf import Mlperf, Verdict
-from erg_loadtest.samples import OK, STATUS_NAMES, DurationSummary, Int64s, Samples, summarise_ns
+from erg_loadtest.samples import OK, STATUS_NAMES, WRONG_ANSWER, DurationSummary, Int64s, Samples, summarise_ns
 from erg_loadtest.server_statistics import ServerPhases
 from erg_loadtest.validity import ClientUse, Validity, judge
 
@@ -71,6 +71,8 @@ class LoadResult:
     """Whether the figures are the server's or the client's."""
     mlperf: Verdict | None = None
     """LoadGen's own, where it issued the queries."""
+    wrong_answer: str | None = None
+    """One of the wrong answers, where answers were checked."""
     cost: Cost | None = None
     latencies_ns: Int64s
     """Every latency behind `latency`, in order of completion."""
@@ -135,6 +137,7 @@ class LoadResult:
         client_loop_busy: float | None = None,
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
         mlperf: Verdict | None = None,
+        wrong_answer: str | None = None,
     ) -> LoadResult:
         """Work out the figures; `rows` gives the batch size of each prepared request."""
         good = samples.succeeded
@@ -170,6 +173,8 @@ class LoadResult:
             client_loop_busy=client_loop_busy,
             validity=judge(samples, None if isinstance(arrivals, Mlperf) else arrivals, service, client),
             mlperf=mlperf,
+            # A difference met while warming up is not of this run.
+            wrong_answer=wrong_answer if (samples.status == WRONG_ANSWER).any() else None,
             latencies_ns=elapsed_ns[good],
         )
 
@@ -204,6 +209,7 @@ class LoadResult:
             "client_cpu_s": self.client_cpu_s,
             "client_loop_busy": self.client_loop_busy,
             "validity": self.validity.to_json(),
+            "wrong_answer": self.wrong_answer,
             "mlperf": None if self.mlperf is None else self.mlperf.to_json(),
             "cost": None if self.cost is None else asdict(self.cost),
         }

@@ -1,11 +1,18 @@
 import sys
+import threading
+from types import SimpleNamespace
 
 import grpc
 import pytest
-from erg_loadtest.errors import PlanError
+from erg_loadtest import loadgen
+from erg_loadtest.arrivals import ClosedLoop, Limit
+from erg_loadtest.client import InferClient, Target
+from erg_loadtest.errors import LoadTestError, PlanError
 from erg_loadtest.load import run_load_async
 from erg_loadtest.loadgen import load_library
 from erg_loadtest.mlperf import Mlperf, MlperfScenario
+from erg_loadtest.payloads import Payload
+from erg_loadtest.work import Work
 
 from tests.loadtest.fake_server import running
 from tests.loadtest.narrow import known
@@ -66,13 +73,79 @@ async def test_queries_that_fail_are_completed_and_make_the_run_invalid():
     assert "Every query answered (1 not): no" in known(result.mlperf).reasons
 
 
-async def test_a_bug_in_the_client_ends_the_run_instead_of_hanging_it():
-    def check(index, answer):
+class OneQuery:
+    """A library that issues one query and ends when the test lets it."""
+
+    def __init__(self):
+        self.end = threading.Event()
+        self.completed = []
+
+    class TestSettings(SimpleNamespace):
+        pass
+
+    class LogSettings(SimpleNamespace):
+        log_output = SimpleNamespace()
+
+    TestScenario = SimpleNamespace(SingleStream=0)
+    TestMode = SimpleNamespace(PerformanceOnly=0)
+    QuerySampleResponse = staticmethod(lambda query, data, size: query)
+
+    def ConstructSUT(self, issue, flush):  # noqa: N802
+        return issue
+
+    def ConstructQSL(self, total, performance, load, unload):  # noqa: N802
+        return None
+
+    def StartTestWithLogSettings(self, issue, data, settings, log, audit):  # noqa: N802
+        issue([SimpleNamespace(id=7, index=0)])
+        self.end.wait()
+
+    def DestroyQSL(self, data):  # noqa: N802
+        pass
+
+    def DestroySUT(self, system):  # noqa: N802
+        pass
+
+    def QuerySamplesComplete(self, responses):  # noqa: N802
+        self.completed += responses
+        self.end.set()
+
+
+def one_query(monkeypatch, send):
+    library = OneQuery()
+    monkeypatch.setattr(loadgen, "load_library", lambda: library)
+    client = InferClient(Target())
+    monkeypatch.setattr(client, "sender", lambda payloads, check: send)
+    work = Work(
+        target=Target(),
+        arrivals=ClosedLoop(concurrency=1),
+        limit=Limit(requests=1),
+        warmup=None,
+        payloads=(Payload(body=b"", rows=1),),
+        max_in_flight=8,
+    )
+    return library, loadgen.LoadGenRun(work, SCENARIOS[0], client)
+
+
+async def test_a_bug_in_the_client_ends_the_run_instead_of_hanging_it(monkeypatch):
+    async def send(index):
         raise ValueError("bug")
 
-    async with running() as server:
-        with pytest.raises(ValueError, match="bug"):
-            await run_load_async(plan(server, arrivals=SCENARIOS[3], warmup=None), check=check)
+    library, run = one_query(monkeypatch, send)
+    with pytest.raises(ValueError, match="bug"):
+        await run.measure()
+    assert library.completed == []
+    library.end.set()
+
+
+async def test_a_library_that_wrote_no_summary_refused_its_settings(monkeypatch):
+    async def send(index):
+        return 0
+
+    library, run = one_query(monkeypatch, send)
+    with pytest.raises(LoadTestError, match="wrote no summary"):
+        await run.measure()
+    assert library.completed == [7]
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch):

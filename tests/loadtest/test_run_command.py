@@ -3,11 +3,14 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 from erg_loadtest import cli, run_command
+from erg_loadtest.answers import CheckKind, CheckRule
 from erg_loadtest.arrivals import BurstyRate, ClosedLoop, ConstantRate, Limit, PoissonRate, Replay
 from erg_loadtest.errors import LoadTestError
-from erg_loadtest.load import FileScenario
+from erg_loadtest.image_data import ImageOptions, Normalization
+from erg_loadtest.input_data import FileScenario
 from erg_loadtest.mlperf import Mlperf, MlperfScenario
 from erg_loadtest.scenarios import Dim
+from erg_loadtest.text_data import TextOptions
 from erg_loadtest.validity import Validity
 
 from tests.loadtest.test_report import result
@@ -81,6 +84,34 @@ def test_the_exit_code_tells_failures_from_an_invalid_run(monkeypatch, status, r
     assert ("NO: the client was the limit" in outcome.output) is bool(reasons)
 
 
+def test_texts_and_images_are_made_as_the_options_say(invoke, tmp_path):
+    data = ("--input-data", str(tmp_path), "--image-size", "6x7", "--image-layout", "nhwc")
+    assert invoke("m", *data, "--image-normalization", "1/2", "-b", "3")[1].scenario == FileScenario(
+        path=tmp_path,
+        batch_size=3,
+        images=ImageOptions(size=(6, 7), layout="nhwc", normalization=Normalization(mean=(1,) * 3, std=(2,) * 3)),
+    )
+    text = ("--tokenizer", str(tmp_path), "--text-field", "body", "--max-length", "9")
+    assert invoke("m", "--input-data", str(tmp_path), *text)[1].scenario.text == TextOptions(
+        tokenizer=tmp_path, field="body", max_length=9
+    )
+
+
+def test_answers_are_checked_by_kind_and_tolerance(invoke):
+    assert invoke("m")[1].check is None
+    rule = invoke("m", "--check", "first", "--atol", "0.5", "--rtol", "0")[1].check
+    assert rule == CheckRule(kind=CheckKind.FIRST, atol=0.5, rtol=0)
+
+
+def test_a_mix_and_a_batch_axis_reach_the_plan(invoke):
+    _, plan = invoke("m", "--mix", "0.7=ids:16", "--mix", "0.3=ids:128", "--batch-axis")
+    assert [(mix.weight, mix.shapes) for mix in plan.scenario.mixes] == [
+        (0.7, {"ids": (Dim(16, 16),)}),
+        (0.3, {"ids": (Dim(128, 128),)}),
+    ]
+    assert plan.batch_axis
+
+
 def test_mlperf_scenarios_take_their_bound_from_the_model_unless_it_is_given(invoke):
     _, plan = invoke("bert", "--mlperf", "server", "--request-rate", "50", "--min-duration", "60", "--seed", "3")
     assert plan.arrivals == Mlperf(
@@ -118,6 +149,7 @@ def test_a_file_replaces_random_inputs(invoke, tmp_path):
         (("--shape", "ids"), "NAME:SIZE"),
         (("--request-rate", "0"), "rate must be positive"),
         (("--replay-speed", "2"), "give --trace"),
+        (("--input-data", "tests", "--mix", "1=ids:4"), "describe random inputs"),
         (("--mlperf", "server"), "needs --request-rate"),
         (("--mlperf", "single-stream", "--duration", "5"), "--min-duration"),
         (("--mlperf", "single-stream", "-b", "2"), "single rows"),
