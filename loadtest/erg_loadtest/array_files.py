@@ -34,10 +34,16 @@ def npz_samples(path: Path, signature: Signature) -> list[Sample]:
     expected: dict[str, Array] = {}
     for name, column in columns.items():
         output = name.removeprefix(_EXPECTED)
-        if output != name and all(spec.name != name for spec in signature.inputs):
-            expected[output] = _as_held(column, signature.output(output).datatype)
+        is_expected = output != name and all(spec.name != name for spec in signature.inputs)
+        datatype = signature.output(output).datatype if is_expected else signature.input(name).datatype
+        try:
+            held = _as_held(column, datatype)
+        except (TypeError, ValueError) as error:
+            raise PlanError(f"{path}: array '{name}': {error}") from error
+        if is_expected:
+            expected[output] = held
         else:
-            inputs[name] = _as_held(column, signature.input(name).datatype)
+            inputs[name] = held
     return [
         Sample(
             place=f"{path}: data[{index}]",
@@ -97,7 +103,7 @@ def _json_tensor(place: str, datatype: str, value: Any, declared: Sequence[int] 
             fits = declared is not None and -1 not in declared and flat.size == np.prod(declared)
             shape = declared if fits else flat.shape
         return flat.reshape(shape)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError) as error:
         raise PlanError(f"{place}: {error}") from error
 
 
@@ -117,4 +123,8 @@ def _as_held(values: Array, datatype: str) -> Array:
         held = np.empty(values.shape, dtype=object)
         held[...] = values
         return held
-    return values.astype(numpy_dtype(datatype))
+    try:
+        with np.errstate(over="raise", invalid="raise"):
+            return values.astype(numpy_dtype(datatype))
+    except ArithmeticError as error:
+        raise ValueError(f"a value is out of {datatype}'s range ({error})") from error

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from erg_loadtest.arrivals import Arrivals, BurstyRate, ClosedLoop, ConstantRate, Limit, PoissonRate, Replay
 from erg_loadtest.errors import PlanError
 
 _SEED_STEP = 7919
+_FULL_SHARE = 0.5
+"""Queueing for the event loop starts to show in latencies long before it is full."""
 
 
 def split_arrivals(arrivals: Arrivals, parts: int) -> tuple[Arrivals, ...]:
@@ -52,6 +55,20 @@ def split_limit(limit: Limit, parts: int) -> tuple[Limit, ...]:
     if limit.requests is None:
         return (limit,) * parts
     return tuple(Limit(requests=share, duration_s=limit.duration_s) for share in _shares(limit.requests, parts))
+
+
+def processes_needed(arrivals: Arrivals, *, loop_cpu_s_per_request: float, loop_share: float, cpus: int) -> int:
+    """How many client processes keep each event loop at most half busy, by what the warm-up took of one.
+
+    An open loop's rate times the CPU seconds a request takes of the loop, at half a core a process. A closed loop goes
+    as fast as it can: two processes when one was more than half busy in the warm-up, as `loop_share` says. Never more
+    than there are CPUs or callers; a replay counts at its mean rate.
+    """
+    if isinstance(arrivals, ClosedLoop):
+        return min(cpus, arrivals.concurrency, 2 if loop_share > _FULL_SHARE else 1)
+    most = cpus if not isinstance(arrivals, Replay) else min(cpus, len(arrivals.offsets_ns))
+    rate_per_s = arrivals.rate_per_s or 0.0
+    return max(1, min(most, math.ceil(rate_per_s * loop_cpu_s_per_request / _FULL_SHARE)))
 
 
 def _shares(total: int, parts: int) -> list[int]:

@@ -22,6 +22,7 @@ from erg_loadtest.dispatch import MonotonicTimer, Requests, drive
 from erg_loadtest.errors import LoadTestError
 from erg_loadtest.mlperf import Verdict
 from erg_loadtest.samples import Samples
+from erg_loadtest.thread_use import thread_busy_s
 from erg_loadtest.work import Work
 
 OnDone = Callable[[int], None]
@@ -42,7 +43,8 @@ class Local:
         self.send = client.sender(work.payloads, check or self._answers)
         self._requests = Requests(send=self.send, distinct=len(work.payloads), offset=work.offset)
         self.loop_busy = 0.0
-        """The share of the measured time that the event loop's thread was on a CPU; known once `measure` returned."""
+        """The share of the measured time that the event loop's thread was on a CPU or waiting for one; known once
+        `measure` returned."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,9 +69,9 @@ class Local:
 
     async def measure(self, on_done: OnDone | None = None) -> Samples:
         """Send the requests that count."""
-        before_s, cpu_before_s = time.perf_counter(), time.thread_time()
+        before_s, busy_before_s = time.perf_counter(), thread_busy_s()
         samples = await self._drive(self._work.arrivals, self._work.limit, on_done)
-        self.loop_busy = (time.thread_time() - cpu_before_s) / max(time.perf_counter() - before_s, 1e-9)
+        self.loop_busy = (thread_busy_s() - busy_before_s) / max(time.perf_counter() - before_s, 1e-9)
         return samples
 
     async def _drive(self, arrivals: Arrivals, limit: Limit, on_done: OnDone | None) -> Samples:

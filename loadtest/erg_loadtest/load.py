@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from erg_loadtest.answers import CheckRule
+from erg_loadtest.arrival_shares import processes_needed
 from erg_loadtest.arrivals import Arrivals, ClosedLoop, Limit
 from erg_loadtest.client import Check, InferClient, Target
 from erg_loadtest.cost import CpuPrice, cost_of
@@ -55,8 +57,8 @@ class LoadPlan:
     """How every answer is checked; None reads none."""
     batch_axis: bool = False
     """The first axis of every input is the batch's; for servers that tell no configuration."""
-    processes: int = 1
-    """Client processes; 1 sends from this one."""
+    processes: int | None = 1
+    """Client processes; 1 sends from this one. None: as many as a warm-up of one shows to be needed."""
     max_in_flight: int = DEFAULT_MAX_IN_FLIGHT
     ready_timeout_s: float = 10.0
     metrics_url: str | None = None
@@ -68,7 +70,9 @@ class LoadPlan:
             raise PlanError("the server's CPU time is read from its metrics or from its process, not from both")
         if self.max_in_flight < 1:
             raise PlanError(f"at least one request must be allowed in flight, not {self.max_in_flight}")
-        if isinstance(self.arrivals, Mlperf) and self.processes > 1:
+        if self.processes is not None and self.processes < 1:
+            raise PlanError(f"the number of client processes must be at least 1, not {self.processes}")
+        if isinstance(self.arrivals, Mlperf) and self.processes != 1:
             raise PlanError("LoadGen issues its queries in one client process: leave out --processes")
 
 
@@ -80,7 +84,7 @@ def run_load(plan: LoadPlan, *, progress: Progress | None = None, check: Check |
 
 async def run_load_async(plan: LoadPlan, *, progress: Progress | None = None, check: Check | None = None) -> LoadResult:
     """`run_load` for callers with an event loop of their own."""
-    if check is not None and (plan.processes > 1 or isinstance(plan.arrivals, Mlperf)):
+    if check is not None and (plan.processes != 1 or isinstance(plan.arrivals, Mlperf)):
         raise PlanError("a callback checks what this process sends: use one process and no LoadGen, or the plan's rule")
     if check is not None and plan.check is not None:
         raise PlanError("answers are checked by the plan's rule or by a callback, not by both")
@@ -100,6 +104,8 @@ async def run_load_async(plan: LoadPlan, *, progress: Progress | None = None, ch
             max_in_flight=plan.max_in_flight,
             check=plan.check,
         )
+        if plan.processes is None:
+            plan = replace(plan, processes=await _processes_needed(work, client))
         runner = _runner(plan, work, client, check)
         async with runner:
             await runner.warm_up(_report(progress, "warm-up", plan.warmup))
@@ -130,12 +136,27 @@ def _sent_here(arrivals: Arrivals | Mlperf) -> Arrivals:
     return arrivals
 
 
+async def _processes_needed(work: Work, client: InferClient) -> int:
+    if work.warmup is None:
+        raise PlanError("--processes auto is decided by the warm-up: leave out --warmup-request-count 0")
+    before_s, cpu_before_s = time.perf_counter(), time.thread_time()
+    samples = await Local(work, client).warm_up()
+    cpu_s = time.thread_time() - cpu_before_s
+    return processes_needed(
+        work.arrivals,
+        loop_cpu_s_per_request=cpu_s / max(1, 0 if samples is None else len(samples)),
+        loop_share=cpu_s / max(time.perf_counter() - before_s, 1e-9),
+        cpus=len(os.sched_getaffinity(0)),
+    )
+
+
 def _runner(plan: LoadPlan, work: Work, client: InferClient, check: Check | None) -> Local | Fleet:
     if work.mlperf is not None:
         # Here and now, so that a missing library is told before anything runs.
         load_library()
         return Fleet(work, 1)
-    return Local(work, client, check) if plan.processes == 1 else Fleet(work, plan.processes)
+    processes = plan.processes or 1
+    return Local(work, client, check) if processes == 1 else Fleet(work, processes)
 
 
 async def _payloads(plan: LoadPlan, client: InferClient) -> tuple[Payload, ...]:
@@ -205,7 +226,7 @@ def _result(
         url=plan.target.url,
         arrivals=plan.arrivals,
         connections=plan.target.connections,
-        processes=plan.processes,
+        processes=plan.processes or 1,
         server=server,
         cpu=cpu,
         client_cpu_s=client_cpu_s,

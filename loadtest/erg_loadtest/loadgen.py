@@ -16,6 +16,7 @@ from erg_loadtest.errors import LoadTestError, PlanError
 from erg_loadtest.fleet import Local, OnDone
 from erg_loadtest.mlperf import SAMPLES_PER_MULTI_STREAM_QUERY, Mlperf, MlperfScenario, Verdict, parse_summary
 from erg_loadtest.samples import Recorder, Samples
+from erg_loadtest.thread_use import thread_busy_s
 from erg_loadtest.work import Work
 
 _MS = 1000
@@ -75,11 +76,11 @@ class LoadGenRun:
     async def measure(self, on_done: OnDone | None = None) -> Samples:
         """Let LoadGen issue its queries and judge the run; due times are when it handed each query over."""
         self._on_done = on_done
-        before_s, cpu_before_s = time.perf_counter(), time.thread_time()
+        before_s, busy_before_s = time.perf_counter(), thread_busy_s()
         with TemporaryDirectory(prefix="erg-mlperf-") as folder:
             await self._test(Path(folder))
             verdict = _verdict(Path(folder, "mlperf_log_summary.txt"))
-        self.loop_busy = (time.thread_time() - cpu_before_s) / max(time.perf_counter() - before_s, 1e-9)
+        self.loop_busy = (thread_busy_s() - busy_before_s) / max(time.perf_counter() - before_s, 1e-9)
         samples = self._recorder.samples()
         self.verdict = verdict.with_failures(len(samples) - int(samples.succeeded.sum()))
         return samples

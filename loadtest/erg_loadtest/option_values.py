@@ -70,7 +70,7 @@ class PlanOptions:
     atol: float
     rtol: float
     connections: int
-    processes: int
+    processes: str
     client_timeout: float
     metrics_url: str | None
     server_pid: int | None
@@ -99,7 +99,7 @@ class PlanOptions:
             scenario=self._scenario(),
             check=self._check(),
             batch_axis=self.batch_axis,
-            processes=self.processes,
+            processes=self._processes(),
             metrics_url=self.metrics_url,
             server_pid=self.server_pid,
             price=self._price(),
@@ -181,6 +181,13 @@ class PlanOptions:
         if self.check is None:
             return None
         return CheckRule(kind=CheckKind(self.check), atol=self.atol, rtol=self.rtol)
+
+    def _processes(self) -> int | None:
+        if self.processes == "auto":
+            return None
+        if not (self.processes.isascii() and self.processes.isdecimal()):
+            raise PlanError(f"--processes '{self.processes}': give a number, or auto")
+        return int(self.processes)
 
     def _price(self) -> CpuPrice | None:
         if self.price_per_cpu_hour is None:

@@ -118,7 +118,12 @@ _OPTIONS = (
     ),
     click.option("--rtol", type=float, default=1e-3, show_default=True, help="Check: ... and this times |expected|."),
     click.option("--connections", type=int, default=2, show_default=True, help="Connections of each client process."),
-    click.option("--processes", type=int, default=1, show_default=True, help="Client processes."),
+    click.option(
+        "--processes",
+        default="1",
+        show_default=True,
+        help="Client processes, or auto: as many as the warm-up shows to be needed.",
+    ),
     click.option(
         "--client-timeout", type=float, default=60.0, show_default=True, help="Each request's deadline, seconds."
     ),

@@ -66,7 +66,7 @@ class LoadResult:
     cpu: CpuUse | str
     client_cpu_s: float
     client_loop_busy: float | None = None
-    """The share of the run that the busiest client's event loop was on a CPU."""
+    """The share of the run that the busiest client's event loop was on a CPU or waiting for one."""
     validity: Validity = field(default_factory=Validity)
     """Whether the figures are the server's or the client's."""
     mlperf: Verdict | None = None

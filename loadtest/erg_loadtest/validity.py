@@ -30,7 +30,7 @@ class ClientUse:
     max_in_flight: int
     """The bound over all processes."""
     loop_busy: float | None = None
-    """The share of the run that the busiest process' event loop was on a CPU; all else waits for that one thread."""
+    """The share of the run that the busiest process' event loop was on a CPU or waiting for one (`thread_use`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +64,11 @@ def judge(
 ) -> Validity:
     """Apply the criteria to a run; `service` is the time from sending to the answer, of right answers.
 
-    Any load: the client's event loop was on a CPU for at most 90 % of the run. Open loops: the p99 send delay is at
-    most max(2 ms, 20 % of the p99 service time), and when every request was answered, they left at 98 % or more of
-    the rate at which they were due. Delays at the in-flight bound are the server's doing, and only noted. `arrivals`
-    is None where somebody else decides when requests leave.
+    Any load: the client's event loop was busy, on a CPU or waiting for one, for at most 90 % of the run; everything
+    else of a client waits for that one thread. Open loops: the p99 send delay is at most max(2 ms, 20 % of the p99
+    service time), and when every request was answered, they left at 98 % or more of the rate at which they were due.
+    Delays at the in-flight bound are the server's doing, and only noted. `arrivals` is None where somebody else
+    decides when requests leave.
     """
     reasons = _busy(samples, client)
     notes: list[str] = []
@@ -110,8 +111,8 @@ def _busy(samples: Samples, client: ClientUse) -> list[str]:
     if busy <= MAX_BUSY_SHARE:
         return []
     reason = (
-        f"The client itself was at its limit of CPU: its event loop was busy for {busy:.0%} of the run, more than "
-        f"{MAX_BUSY_SHARE:.0%}. Use --processes {client.processes + 1} or more, or a machine with more cores."
+        f"The client itself was at its limit of CPU: its event loop ran, or waited for a CPU, for {busy:.0%} of the "
+        f"run, more than {MAX_BUSY_SHARE:.0%}. Use --processes {client.processes + 1} or more, or a machine of its own."
     )
     return [reason]
 

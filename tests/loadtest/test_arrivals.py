@@ -1,7 +1,7 @@
 import itertools
 
 import pytest
-from erg_loadtest.arrival_shares import split_arrivals, split_limit
+from erg_loadtest.arrival_shares import processes_needed, split_arrivals, split_limit
 from erg_loadtest.arrivals import (
     NS_PER_S,
     BurstyRate,
@@ -161,3 +161,23 @@ def test_a_replay_is_reported_by_its_source_and_not_by_its_times():
     assert document == {"kind": "Replay", "source": "t.csv", "speed": 2.0, "requests": 3, "rate_per_s": 0.5}
     assert describe(replay) == "replay of t.csv at 2 times its speed, 0.5 a second on average"
     assert "bursts of 5 times that for 10% of each 2 s" in describe(BURSTS)
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "cpu_us", "share", "cpus", "expected"),
+    [
+        (ConstantRate(rate_per_s=1000.0), 100, 0.9, 8, 1),
+        (ConstantRate(rate_per_s=10_000.0), 100, 0.9, 8, 2),
+        (PoissonRate(rate_per_s=10_001.0), 100, 0.9, 8, 3),
+        (PoissonRate(rate_per_s=1e6), 100, 0.9, 8, 8),
+        (Replay(offsets_ns=(0, 1000, 2000), source="t"), 100, 0.9, 8, 3),
+        (Replay(offsets_ns=(0, 0), source="t"), 100, 0.9, 8, 1),
+        (ClosedLoop(concurrency=8), 100, 0.5, 8, 1),
+        (ClosedLoop(concurrency=8), 100, 0.6, 8, 2),
+        (ClosedLoop(concurrency=1), 100, 0.9, 8, 1),
+        (ClosedLoop(concurrency=8), 100, 0.9, 1, 1),
+    ],
+)
+def test_client_processes_are_enough_to_keep_each_half_idle(arrivals, cpu_us, share, cpus, expected):
+    needed = processes_needed(arrivals, loop_cpu_s_per_request=cpu_us / 1e6, loop_share=share, cpus=cpus)
+    assert needed == expected

@@ -69,12 +69,21 @@ def test_npz_rows_are_grouped_into_batches(tmp_path):
         ({"a": [1, 2], "b": [1]}, "no input 'b'"),
         ({"a": [1, 2, 3]}, "has shape"),
         ({"a": ["x", "y"]}, r"data\[0\]\.a"),
+        ({"a": [1e39, 0]}, r"data\[0\]\.a: a value is out of FP32's range"),
         ({"a": {"b64": "!"}}, r"data\[0\]\.a"),
     ],
 )
 def test_a_sample_that_does_not_fit_is_refused_by_its_place(tmp_path, entry, message):
     with pytest.raises(PlanError, match=message):
         requests(write_json(tmp_path / "d.json", entry))
+
+
+def test_arrays_that_do_not_fit_the_model_s_datatype_are_refused_by_name(tmp_path):
+    path = tmp_path / "d.npz"
+    for values in (np.full((1, 2), 1e39), np.full((1, 2), "x")):
+        np.savez(path, a=values)
+        with pytest.raises(PlanError, match="array 'a': "):
+            requests(path)
 
 
 def test_pickled_arrays_are_refused(tmp_path):

@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from erg_loadtest import load
 from erg_loadtest.answers import CheckKind, CheckRule
 from erg_loadtest.arrivals import ClosedLoop, ConstantRate, Limit
 from erg_loadtest.client import Target
@@ -219,11 +220,34 @@ async def test_several_client_processes_share_the_load_and_report_together():
     assert result.client_cpu_s > 0
 
 
+async def test_the_number_of_processes_may_be_left_to_the_warm_up(monkeypatch):
+    asked = []
+
+    def two(arrivals, **measured):
+        asked.append(measured)
+        return 2
+
+    monkeypatch.setattr(load, "processes_needed", two)
+    async with running() as server:
+        result = await run_load_async(plan(server, processes=None, arrivals=ClosedLoop(concurrency=2)))
+    assert (result.processes, result.count_by_status) == (2, {"OK": 20})
+    assert asked[0]["loop_cpu_s_per_request"] > 0
+    assert 0 < asked[0]["loop_share"] <= 1.1
+    with pytest.raises(PlanError, match="decided by the warm-up"):
+        async with running() as server:
+            await run_load_async(plan(server, processes=None, warmup=None))
+
+
 async def test_a_client_process_that_dies_ends_the_test_with_its_code(monkeypatch):
     async with running() as server:
         monkeypatch.setattr(sys, "executable", "/bin/false")
         with pytest.raises(LoadTestError, match="ended early, with code 1"):
             await run_load_async(plan(server, processes=2))
+
+
+def test_a_plan_without_a_process_is_refused():
+    with pytest.raises(PlanError, match="at least 1, not 0"):
+        LoadPlan(model="m", processes=0)
 
 
 def test_impossible_targets_are_refused():

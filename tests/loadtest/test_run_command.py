@@ -103,6 +103,13 @@ def test_answers_are_checked_by_kind_and_tolerance(invoke):
     assert rule == CheckRule(kind=CheckKind.FIRST, atol=0.5, rtol=0)
 
 
+def test_client_processes_are_a_number_or_left_to_the_warm_up(invoke):
+    assert invoke("m")[1].processes == 1
+    assert invoke("m", "--processes", "3")[1].processes == 3
+    assert invoke("m", "--processes", "auto")[1].processes is None
+    assert "give a number, or auto" in invoke("m", "--processes", "many")[0].output
+
+
 def test_a_mix_and_a_batch_axis_reach_the_plan(invoke):
     _, plan = invoke("m", "--mix", "0.7=ids:16", "--mix", "0.3=ids:128", "--batch-axis")
     assert [(mix.weight, mix.shapes) for mix in plan.scenario.mixes] == [

@@ -73,7 +73,7 @@ def test_waiting_at_the_in_flight_bound_is_the_server_s_doing():
 def test_an_event_loop_that_never_rests_makes_any_run_invalid(arrivals):
     busy = ClientUse(cpu_s=0.1, processes=2, max_in_flight=4096, loop_busy=0.95)
     found = verdict(samples_of([0] * 100), arrivals, busy)
-    assert "busy for 95%" in found.reasons[0]
+    assert "waited for a CPU, for 95%" in found.reasons[0]
     assert "--processes 3" in found.reasons[0]
 
 
