@@ -63,7 +63,8 @@ def _summary(result: LoadResult) -> Table:
     )
     for name, value in _server_rows(result):
         table.add_row(name, value)
-    table.add_row("client CPU", f"{result.client_cpu_s:.2f} s")
+    busy = "" if result.client_loop_busy is None else f", event loop busy {result.client_loop_busy:.0%}"
+    table.add_row("client CPU", f"{result.client_cpu_s:.2f} s{busy}")
     if result.mlperf is not None:
         reasons = "; ".join(result.mlperf.reasons)
         table.add_row("LoadGen", f"INVALID: {reasons}" if reasons else "VALID")

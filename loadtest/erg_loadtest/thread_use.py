@@ -12,8 +12,8 @@ _NS_PER_S = 1_000_000_000
 def thread_busy_s() -> float:
     """Seconds so far, by Linux' own account of the thread; where that is missing, its CPU time alone.
 
-    CPU time would not tell a thread that others keep from its core: on a full machine a client had a third of a core
-    and was the bottleneck all the same.
+    CPU time would not tell a thread that others keep from its core: on a full machine a client that used 0.4 of one
+    was the bottleneck all the same.
     """
     try:
         return parse_schedstat(_SCHEDSTAT.read_text())

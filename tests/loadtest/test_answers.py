@@ -68,7 +68,7 @@ def test_an_answer_of_another_form_is_wrong_and_says_how(given, message):
 
 
 def test_nan_is_right_only_where_nan_is_expected():
-    assert checked(TOLERANT, answer(float("nan")))(0, answer(float("nan")))
+    assert checked(TOLERANT, answer(float("nan"), request_id="a"))(0, answer(float("nan"), request_id="b"))
     assert not checked(TOLERANT, answer(1.0))(0, answer(float("nan")))
 
 
@@ -77,6 +77,17 @@ def test_hashes_take_the_outputs_bit_by_bit_and_leave_the_rest_out():
     assert check(0, answer(1.0, request_id="b"))
     assert not check(0, answer(1.0000001))
     assert "bit by bit" in str(check.example)
+    assert not check(0, answer(1.0, label=b"dog"))
+    assert not check(0, answer(1.0, name="z"))
+
+
+def test_the_same_bytes_in_another_shape_have_another_hash():
+    def flat(*shape):
+        response = inference_pb2.ModelInferResponse(raw_output_contents=[bytes(8)])
+        response.outputs.add(name="y", datatype="FP32", shape=shape)
+        return response.SerializeToString()
+
+    assert not checked(CheckRule(kind=CheckKind.HASH), flat(1, 2))(0, flat(2, 1))
 
 
 def test_golden_outputs_are_compared_and_others_left_alone():
@@ -102,6 +113,13 @@ def test_contents_that_do_not_fill_the_shape_are_no_answer(raw):
     response = inference_pb2.ModelInferResponse(raw_output_contents=[raw])
     response.outputs.add(name="y", datatype="FP32", shape=[1])
     with pytest.raises(ValueError, match=r"output 'y' of FP32\[1\]"):
+        read_answer(response.SerializeToString())
+
+
+def test_strings_that_are_cut_off_are_no_answer():
+    response = inference_pb2.ModelInferResponse(raw_output_contents=[b"\5\0\0\0ab"])
+    response.outputs.add(name="y", datatype="BYTES", shape=[1])
+    with pytest.raises(ValueError, match="cut off"):
         read_answer(response.SerializeToString())
 
 

@@ -72,6 +72,22 @@ def test_normalizations_are_what_models_are_trained_with(folder, name, expected)
     assert red[0, :, 0, 0] == pytest.approx(expected, abs=1e-3)
 
 
+def test_integers_are_rounded_and_kept_in_their_range(folder):
+    model = signature((-1, 3, 4, 4), "UINT8")
+    red, _ = tensors(folder, model, "u1", normalization=Normalization(mean=(0, 1, 50.4), std=(0.5, 1, 1)))
+    assert red[0, :, 0, 0].tolist() == [255, 0, 1]
+
+
+def test_pictures_are_turned_as_their_camera_says(tmp_path):
+    picture = Image.new("RGB", (8, 8), (0, 0, 0))
+    picture.paste((255, 255, 255), (0, 0, 8, 4))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    picture.save(tmp_path / "a.png", exif=turned)
+    (pixels,) = tensors(tmp_path, signature((-1, 1, 8, 8)))
+    assert (pixels[0, 0, 0, 0], pixels[0, 0, 0, 7], pixels[0, 0, 7, 7]) == (0, 1, 1)
+
+
 def test_open_sizes_are_given_by_hand(folder):
     with pytest.raises(PlanError, match="--image-size HxW"):
         tensors(folder, signature((-1, 3, -1, -1)))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from erg_loadtest import input_data
 from erg_loadtest.answers import read_answer
 from erg_loadtest.errors import PlanError
 from erg_loadtest.input_data import FileScenario
@@ -145,6 +146,14 @@ def test_data_of_another_kind_is_refused_with_the_kinds_there_are(tmp_path):
     path = tmp_path / "d.csv"
     path.write_text("1,2")
     with pytest.raises(PlanError, match=r"\.npz, perf_analyzer's \.json, a \.jsonl of texts or a folder of images"):
+        requests(path)
+
+
+def test_more_than_memory_should_hold_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(input_data, "_MAX_PREPARED_BYTES", 100)
+    path = tmp_path / "d.npz"
+    np.savez(path, a=np.zeros((50, 2)))
+    with pytest.raises(PlanError, match="give less of it"):
         requests(path)
 
 

@@ -1,5 +1,6 @@
 import sys
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import grpc
@@ -79,6 +80,7 @@ class OneQuery:
     def __init__(self):
         self.end = threading.Event()
         self.completed = []
+        self.settings = None
 
     class TestSettings(SimpleNamespace):
         pass
@@ -97,6 +99,7 @@ class OneQuery:
         return None
 
     def StartTestWithLogSettings(self, issue, data, settings, log, audit):  # noqa: N802
+        self.settings = settings
         issue([SimpleNamespace(id=7, index=0)])
         self.end.wait()
 
@@ -111,7 +114,7 @@ class OneQuery:
         self.end.set()
 
 
-def one_query(monkeypatch, send):
+def one_query(monkeypatch, send, arrivals=SCENARIOS[0]):
     library = OneQuery()
     monkeypatch.setattr(loadgen, "load_library", lambda: library)
     client = InferClient(Target())
@@ -124,7 +127,7 @@ def one_query(monkeypatch, send):
         payloads=(Payload(body=b"", rows=1),),
         max_in_flight=8,
     )
-    return library, loadgen.LoadGenRun(work, SCENARIOS[0], client)
+    return library, loadgen.LoadGenRun(work, arrivals, client)
 
 
 async def test_a_bug_in_the_client_ends_the_run_instead_of_hanging_it(monkeypatch):
@@ -146,6 +149,19 @@ async def test_a_library_that_wrote_no_summary_refused_its_settings(monkeypatch)
     with pytest.raises(LoadTestError, match="wrote no summary"):
         await run.measure()
     assert library.completed == [7]
+
+
+async def test_a_seed_gives_loadgen_s_three_and_the_warm_up_its_expected_latency(monkeypatch):
+    async def send(index):
+        return 0
+
+    library, run = one_query(monkeypatch, send, replace(SCENARIOS[0], seed=30))
+    with pytest.raises(LoadTestError):
+        await run.measure()
+    settings = library.settings
+    seeds = (settings.qsl_rng_seed, settings.sample_index_rng_seed, settings.schedule_rng_seed)
+    assert seeds == (30, 31, 32)
+    assert settings.single_stream_expected_latency_ns == 1_000_000
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch):

@@ -8,7 +8,7 @@ from erg_loadtest.arrivals import BurstyRate, ClosedLoop, ConstantRate, Limit, P
 from erg_loadtest.errors import LoadTestError
 from erg_loadtest.image_data import ImageOptions, Normalization
 from erg_loadtest.input_data import FileScenario
-from erg_loadtest.mlperf import Mlperf, MlperfScenario
+from erg_loadtest.mlperf import Mlperf, MlperfScenario, parse_summary
 from erg_loadtest.scenarios import Dim
 from erg_loadtest.text_data import TextOptions
 from erg_loadtest.validity import Validity
@@ -128,6 +128,14 @@ def test_mlperf_scenarios_take_their_bound_from_the_model_unless_it_is_given(inv
     assert own.arrivals.latency_bound_ms == 20
     offline = invoke("m", "--mlperf", "offline", "--request-rate", "50", "--concurrency", "9", "--min-queries", "5")[1]
     assert (offline.arrivals.concurrency, offline.arrivals.min_queries) == (9, 5)
+
+
+def test_loadgen_s_invalid_ends_with_the_code_of_an_invalid_run(monkeypatch):
+    verdict = parse_summary("Result is : INVALID\n  Min duration satisfied : NO\n")
+    monkeypatch.setattr(run_command, "run_load", lambda plan, progress: replace(result(), mlperf=verdict))
+    outcome = CliRunner().invoke(cli.load, ["m"])
+    assert outcome.exit_code == 3
+    assert "INVALID: Min duration satisfied: no" in outcome.output
 
 
 def test_a_request_count_alone_has_no_time_limit(invoke):

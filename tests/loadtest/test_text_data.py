@@ -124,6 +124,20 @@ def test_a_model_that_takes_no_text_is_refused_with_the_input_s_name(tokenizer, 
         tensors(texts, Signature(model="m", version="", max_batch_size=1, inputs=odd), tokenizer=tokenizer)
 
 
+def test_a_tokenizer_s_own_padding_gives_way_to_the_request_s(tokenizer, texts):
+    file = tokenizer / "tokenizer.json"
+    own = Tokenizer.from_file(str(file))
+    own.enable_padding(length=16, pad_id=7)
+    own.save(str(file))
+    (batch,) = tensors(texts, BERT, batch_size=2, tokenizer=tokenizer)
+    assert batch["input_ids"] == [[2, 3, 4], [2, 1, 7]]
+
+
+def test_half_a_surrogate_pair_is_replaced(texts):
+    texts.write_text('"a\\ud800"')
+    assert read_texts(texts, "text") == [(f"{texts}:1", "a?")]
+
+
 def test_a_file_that_is_no_tokenizer_is_refused(texts):
     with pytest.raises(PlanError, match=r"not a tokenizer\.json"):
         tensors(texts, BERT, tokenizer=texts)

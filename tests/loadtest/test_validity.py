@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 MS = 1_000_000
 OPEN = ConstantRate(rate_per_s=100.0)
-IDLE = ClientUse(cpu_s=0.1, processes=1, max_in_flight=4096)
+IDLE = ClientUse(cpu_s=0.001, processes=1, max_in_flight=4096)
 
 
 def samples_of(late_ns, *, service_ns=5 * MS, status=None):
@@ -53,6 +53,11 @@ def test_one_late_request_in_a_hundred_is_no_lateness():
 def test_a_client_that_sends_slower_than_asked_is_named_with_the_share_it_reached():
     falling_behind = verdict(samples_of(np.arange(100) * MS))
     assert any("left at 90.9% of the rate" in reason for reason in falling_behind.reasons)
+
+
+def test_a_short_run_s_jitter_is_no_rate_that_was_missed():
+    assert verdict(samples_of([0, 0, 0, 0, 1.5 * MS])).valid
+    assert not verdict(samples_of([0, 0, 0, 0, 2.5 * MS])).valid
 
 
 def test_the_rate_is_the_client_s_fault_only_where_the_server_answered_everything():
