@@ -106,5 +106,5 @@ def test_a_plot_is_a_png(tmp_path):
 def test_a_run_too_short_for_the_kernel_s_cpu_counter_is_pointed_out():
     short = result(cpu=CpuUse(front_s=0.05, by_worker_s={"0": 0.2}, source="measured: test"))
     long = result(cpu=CpuUse(front_s=1.0, by_worker_s={"0": 9.0}, source="measured: test"))
-    assert any("run longer" in warning for warning in warnings(short))
-    assert not any("run longer" in warning for warning in warnings(long))
+    assert any("steps of 10 ms" in warning for warning in warnings(short))
+    assert not any("steps of 10 ms" in warning for warning in warnings(long))
