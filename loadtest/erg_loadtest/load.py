@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from erg_loadtest.arrivals import Arrivals, ClosedLoop, Limit
@@ -16,11 +16,13 @@ from erg_loadtest.errors import PlanError, ServerError
 from erg_loadtest.fleet import Fleet, Local, Work
 from erg_loadtest.input_data import payloads_from_file
 from erg_loadtest.payloads import Payload
+from erg_loadtest.record import RunRecord, read_software
 from erg_loadtest.result import CpuUse, LoadResult
 from erg_loadtest.samples import Samples
 from erg_loadtest.scenarios import RandomScenario
 from erg_loadtest.server_cpu import CpuMeter, CpuSeconds, MetricsCpuMeter, ProcessTreeCpuMeter
 from erg_loadtest.server_statistics import ServerPhases, difference, read_counts
+from erg_loadtest.server_watch import ServerWatch, page_reader, process_reader, reading_interval_s
 
 Progress = Callable[[str, int, int | None], None]
 """Told the phase ("warm-up" or "measuring"), how many requests finished, and how many will if that is known."""
@@ -96,11 +98,14 @@ async def run_load_async(plan: LoadPlan, *, progress: Progress | None = None, ch
             counts_before = await read_counts(client, plan.model, plan.version)
             cpu_before = await _read_cpu(meter)
             client_before = time.process_time()
-            samples = await runner.measure(_report(progress, "measuring", plan.limit))
+            started_unix_s = time.time()
+            async with _watch(plan) as watch:
+                samples = await runner.measure(_report(progress, "measuring", plan.limit))
             client_cpu_s = time.process_time() - client_before + runner.children_cpu_s
             cpu_after = await _read_cpu(meter)
             counts_after = await read_counts(client, plan.model, plan.version)
-    return _result(
+        software = await read_software(client)
+    result = _result(
         plan,
         samples,
         payloads,
@@ -108,6 +113,24 @@ async def run_load_async(plan: LoadPlan, *, progress: Progress | None = None, ch
         client_cpu_s=client_cpu_s,
         server=difference(counts_before, counts_after),
     )
+    record = RunRecord(
+        samples=samples,
+        rows=tuple(payload.rows for payload in payloads),
+        readings=tuple(watch.readings),
+        readings_missing=watch.missing,
+        software=software,
+        started_unix_s=started_unix_s,
+    )
+    return replace(result, record=record)
+
+
+def _watch(plan: LoadPlan) -> ServerWatch:
+    read = None
+    if plan.metrics_url is not None:
+        read = page_reader(plan.metrics_url)
+    elif plan.server_pid is not None:
+        read = process_reader(plan.server_pid)
+    return ServerWatch(read, reading_interval_s(plan.limit.duration_s))
 
 
 async def _payloads(plan: LoadPlan, client: InferClient) -> tuple[Payload, ...]:

@@ -9,6 +9,7 @@ from rich.text import Text
 from erg_loadtest.arrivals import ClosedLoop, describe
 from erg_loadtest.result import LoadResult
 from erg_loadtest.samples import DurationSummary
+from erg_loadtest.svg import printable
 
 _MAX_BATCH_SIZES = 12
 _LATE_SHARE = 0.2
@@ -57,7 +58,8 @@ def warnings(result: LoadResult) -> list[str]:
 
 def _summary(result: LoadResult) -> Table:
     version = f" version {result.version}" if result.version else ""
-    table = Table(title=f"{result.model}{version} at {result.url}", show_header=False, title_justify="left")
+    title = Text(printable(f"{result.model}{version} at {result.url}"))
+    table = Table(title=title, show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column()
     table.add_row("load", f"{describe(result.arrivals)}, {result.connections} connections")

@@ -10,6 +10,7 @@ import numpy as np
 
 from erg_loadtest.arrivals import NS_PER_S, Arrivals, describe
 from erg_loadtest.cost import Cost
+from erg_loadtest.record import RunRecord
 from erg_loadtest.samples import OK, STATUS_NAMES, DurationSummary, Int64s, Samples, summarise_ns
 from erg_loadtest.server_statistics import ServerPhases
 
@@ -65,6 +66,8 @@ class LoadResult:
     cost: Cost | None = None
     latencies_ns: Int64s
     """Every latency behind `latency`, in order of completion."""
+    record: RunRecord | None = None
+    """What a report needs beside the figures; None for a result that was not made by `run_load`."""
 
     @property
     def requests_per_s(self) -> float:

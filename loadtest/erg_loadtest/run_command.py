@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from erg_loadtest.arrivals import Arrivals, ClosedLoop, ConstantRate, Limit, PoissonRate
 from erg_loadtest.client import Target
 from erg_loadtest.cost import CpuPrice
+from erg_loadtest.document import run_document
 from erg_loadtest.errors import LoadTestError, PlanError
+from erg_loadtest.live import progress as live_progress
 from erg_loadtest.load import FileScenario, LoadPlan, run_load
-from erg_loadtest.load import Progress as OnProgress
 from erg_loadtest.plots import save_latency_plot
 from erg_loadtest.report import render
+from erg_loadtest.report_options import ReportOptions, command_line, report_options
+from erg_loadtest.run_page import run_page
 from erg_loadtest.scenarios import RandomScenario, parse_range, parse_shape
+from erg_loadtest.terminal import render_document
 
 _CLOSED_LOOP_DEFAULT = 8
 _DURATION_DEFAULT_S = 10.0
@@ -62,12 +63,11 @@ _DURATION_DEFAULT_S = 10.0
 @click.option("--price-per-cpu-hour", type=float, help="For the cost of 1,000 inferences.")
 @click.option("--currency", default="USD", show_default=True, help="The price's currency.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON with every latency here.")
+@report_options
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write a .png of the latencies here.")
 def run(
     *,
     form: str,
-    output: Path | None,
     plot: Path | None,
     **options: Any,
 ) -> None:
@@ -76,19 +76,29 @@ def run(
     Exit code 0 when every request was answered, 1 when any failed, 2 when the test could not run.
     """
     console = Console()
+    reports = ReportOptions.taken(options)
     try:
-        with _progress(shown=form == "table") as progress:
-            result = run_load(_Options(**options).plan(), progress=progress)
-        if output is not None:
-            output.write_text(json.dumps(result.to_json(raw=True)) + "\n")
+        plan = _Options(**options).plan()
+        reports.check()
+        with live_progress(shown=form == "table") as progress:
+            result = run_load(plan, progress=progress)
+        document = run_document(plan, result, command=command_line(), quality=reports.quality(result.model))
+        found, baseline = reports.indices(document), reports.baseline_parts()
+        whole = document.to_json() | {"indices": None if found is None else found.to_json()}
+        reports.write(
+            [document],
+            lambda: whole | {"latencies_ns": result.latencies_ns.tolist()},
+            lambda: run_page(document, found, baseline),
+        )
         if plot is not None:
             save_latency_plot(plot, {f"{result.model}": result})
     except LoadTestError as error:
         raise _UsageFailure(str(error)) from error
     if form == "json":
-        click.echo(json.dumps(result.to_json(), indent=2))
+        click.echo(json.dumps(whole, indent=2))
     else:
         console.print(render(result))
+        console.print(render_document(document, found))
     if result.failed or not result.succeeded:
         raise SystemExit(1)
 
@@ -175,19 +185,6 @@ class _Options:
         return CpuPrice(per_cpu_hour=self.price_per_cpu_hour, currency=self.currency)
 
 
-@contextmanager
-def _progress(*, shown: bool) -> Iterator[OnProgress | None]:
-    if not shown:
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    # On standard error, so that the report can be piped; gone when done.
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def update(phase: str, done: int, total: int | None) -> None:
-            if phase not in tasks:
-                tasks[phase] = bars.add_task(phase, total=total)
-            bars.update(tasks[phase], completed=done)
-
-        yield update
+def plan_of(options: dict[str, Any]) -> LoadPlan:
+    """The plan that this command's options describe, for other commands that take them too; raises PlanError."""
+    return _Options(**options).plan()
