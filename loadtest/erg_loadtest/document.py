@@ -37,6 +37,8 @@ class RunDocument:
 
     label: str
     """What the run is called beside others: the model, or a point of a sweep."""
+    variant: str
+    """The model under one configuration: what the points of one line in a picture share."""
     model: str
     version: str
     url: str
@@ -122,7 +124,13 @@ class RunDocument:
 
 
 def run_document(
-    plan: LoadPlan, result: LoadResult, *, command: str, label: str = "", quality: Quality | None = None
+    plan: LoadPlan,
+    result: LoadResult,
+    *,
+    command: str,
+    label: str = "",
+    variant: str = "",
+    quality: Quality | None = None,
 ) -> RunDocument:
     """The document of a run that `run_load` made."""
     if result.record is None:
@@ -133,6 +141,7 @@ def run_document(
     validity = figures_json.get("validity")
     return RunDocument(
         label=label or result.model,
+        variant=variant or result.model,
         model=result.model,
         version=result.version,
         url=result.url,

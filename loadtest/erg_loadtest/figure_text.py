@@ -46,9 +46,9 @@ def bounds_text(figure: Figure) -> str:
     return f"[{low}, {high}]"
 
 
-def full_text(figure: Figure) -> str:
+def full_text(figure: Figure, separator: str = " ") -> str:
     """Value and bounds."""
-    return f"{value_text(figure)} {bounds_text(figure)}".rstrip()
+    return f"{value_text(figure)}{separator}{bounds_text(figure)}".rstrip()
 
 
 def _scaled(figure: Figure) -> Callable[[float], str]:

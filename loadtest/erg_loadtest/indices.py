@@ -12,7 +12,7 @@ The baseline's own indices are 1. Of the first more is better, of the second les
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -79,7 +79,7 @@ def indices(parts: Parts, baseline: Parts, weights: Mapping[Part, float] = EQUAL
     return Indices(
         baseline=baseline.name,
         weights=dict(weights),
-        inference_cost="missing: " + "; ".join(said) if said else _inference_cost(parts, baseline, weights, ratios),
+        inference_cost="missing: " + ", ".join(said) if said else _inference_cost(parts, baseline, weights, ratios),
         training_efficiency=_training_efficiency(parts, baseline),
         ratios=ratios,
         source="modelled" if modelled else "measured",
@@ -114,7 +114,7 @@ def _inference_cost(
 def _training_efficiency(parts: Parts, baseline: Parts) -> float | str:
     said = [text for name in ("performance", "training_s") if (text := _missing(name, parts, baseline))]
     if said:
-        return "missing: " + "; ".join(said)
+        return "missing: " + ", ".join(said)
     performance = (parts.performance or 0.0) / (baseline.performance or 1.0)
     return performance / ((parts.training_s or 1.0) / (baseline.training_s or 1.0))
 
@@ -124,13 +124,19 @@ _HOW: Mapping[str, str] = {
     "memory": "--metrics-url or --server-pid",
     "time": "answers",
     "performance": "--performance or --manifest",
-    "training_s": "--training-time",
+    "training time": "--training-time",
 }
 
 
+def hints(found: Indices) -> str:
+    """How to bring what the indices lack, "" where they lack nothing."""
+    texts = [text for text in (found.inference_cost, found.training_efficiency) if isinstance(text, str)]
+    lacking = [f"{name} by {how}" for name, how in _HOW.items() if any(name in text for text in texts)]
+    return f"What is missing comes from: {'; '.join(lacking)}." if lacking else ""
+
+
 def _missing(name: str, parts: Parts, baseline: Parts) -> str:
-    sides: Sequence[Parts] = [side for side in (parts, baseline) if not getattr(side, name)]
-    if not sides:
-        return ""
     plain = "training time" if name == "training_s" else name
-    return f"{plain} of {' and '.join(dict.fromkeys(side.name for side in sides))} ({_HOW[name]})"
+    if not getattr(parts, name):
+        return plain
+    return "" if getattr(baseline, name) else f"the baseline's {plain}"

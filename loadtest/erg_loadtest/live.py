@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from erg_loadtest.load import Progress as OnProgress
+from erg_loadtest.svg import printable
 
 _WINDOW_S = 2.0
 _UPDATE_S = 0.1
@@ -35,8 +37,8 @@ class Rate:
 
 
 @contextmanager
-def progress(*, shown: bool, title: Callable[[], str] | None = None) -> Iterator[OnProgress | None]:
-    """What `run_load` tells its progress to; `title` goes before the phase. None where it is not shown."""
+def progress(*, shown: bool) -> Iterator[OnProgress | None]:
+    """What `run_load` tells its progress to; None where it is not shown."""
     if not shown:
         yield None
         return
@@ -51,17 +53,23 @@ def progress(*, shown: bool, title: Callable[[], str] | None = None) -> Iterator
 
         def update(phase: str, done: int, total: int | None) -> None:
             nonlocal last_s
-            name = f"{title()}: {phase}" if title is not None else phase
             now_s = time.monotonic()
-            if name not in tasks:
+            if phase not in tasks:
                 for task, _ in tasks.values():
                     bars.update(task, visible=False)
-                tasks[name] = bars.add_task(name, total=total, rate=""), Rate()
+                tasks[phase] = bars.add_task(escape(printable(phase)), total=total, rate=""), Rate()
             elif now_s - last_s < _UPDATE_S and done != total:
                 # It is called for every answer, and drawing would take the client's CPU.
                 return
             last_s = now_s
-            task, rate = tasks[name]
+            task, rate = tasks[phase]
             bars.update(task, completed=done, rate=f"{rate.update(now_s, done):,.0f}/s")
 
         yield update
+
+
+def titled(progress: OnProgress | None, title: str) -> OnProgress | None:
+    """The same progress with the name of a run before its phases."""
+    if progress is None:
+        return None
+    return lambda phase, done, total: progress(f"{title}: {phase}", done, total)

@@ -26,11 +26,12 @@ border-bottom:1px solid var(--rule)}h3{font-size:1rem;margin:0 0 .3rem}p.lead{fo
 .soft{color:var(--soft)}.good{color:var(--good)}.bad{color:var(--bad)}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;overflow-wrap:normal}
 th,td{padding:.3rem .6rem;text-align:left;border-bottom:1px solid var(--row);vertical-align:top}
-th{white-space:nowrap}td:first-child,th:first-child{padding-left:0}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+td:first-child,th:first-child{padding-left:0}
+td.n,th.n{text-align:right}
+td.n{font-variant-numeric:tabular-nums;white-space:pre}td:first-child{min-width:7rem}
 tr.chosen{background:var(--mark)}code,pre{background:var(--code);padding:0 .2rem}
 pre{white-space:pre-wrap;padding:.5rem}
-.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,25rem),1fr));gap:1.5rem}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,25rem),1fr));gap:1.5rem;margin-top:1rem}
 figure{margin:0;min-width:0}svg{display:block;width:100%;height:auto;max-width:34rem}
 figcaption{font-size:.85rem;color:var(--soft)}details{font-size:.9rem}summary{cursor:pointer;color:var(--soft)}
 svg text{fill:var(--fg);font:11px system-ui,sans-serif}svg .tick{fill:var(--soft)}svg .end{text-anchor:end}

@@ -132,18 +132,23 @@ def account_pictures(run: RunDocument) -> tuple[Picture, Picture]:
 
 
 def latency_against_load(runs: Sequence[RunDocument], objective_ms: float | None = None) -> Picture:
-    """p50 and p99 against the rate that was answered, one pair of lines a model."""
+    """p50 and p99 against the rate that was answered; of more than two variants p99 alone."""
     shown = [run for run in runs if "inferences_per_s" in run.figures and "latency_p99_us" in run.figures]
-    models = list(dict.fromkeys(run.model for run in shown))
+    variants = list(dict.fromkeys(run.variant for run in shown))
+    # Two lines each while they can be told apart.
+    lines = ("latency_p50_us", "latency_p99_us") if len(variants) <= 2 else ("latency_p99_us",)
     series = []
-    for index, model in enumerate(models):
-        of_model = sorted(
-            (run for run in shown if run.model == model), key=lambda run: run.figures["inferences_per_s"].value
-        )
-        for name, kind, colour in (("p50", "latency_p50_us", 2 * index), ("p99", "latency_p99_us", 2 * index + 1)):
-            points = [_latency_point(run, kind) for run in of_model]
-            label = name if len(models) == 1 else f"{model} {name}"
-            series.append(Series(name=label, points=points, colour=colour))
+    for index, variant in enumerate(variants):
+        own = sorted((run for run in shown if run.variant == variant), key=_rate)
+        for place, name in enumerate(lines):
+            title = TITLES[name].removeprefix("latency ")
+            series.append(
+                Series(
+                    name=title if len(variants) == 1 else f"{variant} {title}",
+                    points=[_latency_point(run, name) for run in own],
+                    colour=len(lines) * index + place,
+                )
+            )
     rows = [
         [
             run.label,
@@ -166,6 +171,10 @@ def latency_against_load(runs: Sequence[RunDocument], objective_ms: float | None
         table=Table(headings=("run", "throughput", "p50", "p99"), rows=rows),
         note="" if objective_ms is None else f"The dashed line is the objective, p99 of {objective_ms:g} ms.",
     )
+
+
+def _rate(run: RunDocument) -> float:
+    return run.figures["inferences_per_s"].value
 
 
 def _latency_point(run: RunDocument, kind: str) -> Point:

@@ -105,6 +105,12 @@ class ReportOptions:
             write_text(self.report, page())
 
 
+class UsageFailure(click.ClickException):
+    """A test that could not run: exit code 2."""
+
+    exit_code = 2
+
+
 def command_line() -> str:
     """What was typed."""
     return shlex.join(["erg", *sys.argv[1:]])

@@ -19,7 +19,7 @@ from erg_loadtest.live import progress as live_progress
 from erg_loadtest.load import FileScenario, LoadPlan, run_load
 from erg_loadtest.plots import save_latency_plot
 from erg_loadtest.report import render
-from erg_loadtest.report_options import ReportOptions, command_line, report_options
+from erg_loadtest.report_options import ReportOptions, UsageFailure, command_line, report_options
 from erg_loadtest.run_page import run_page
 from erg_loadtest.scenarios import RandomScenario, parse_range, parse_shape
 from erg_loadtest.terminal import render_document
@@ -93,7 +93,7 @@ def run(
         if plot is not None:
             save_latency_plot(plot, {f"{result.model}": result})
     except LoadTestError as error:
-        raise _UsageFailure(str(error)) from error
+        raise UsageFailure(str(error)) from error
     if form == "json":
         click.echo(json.dumps(whole, indent=2))
     else:
@@ -101,10 +101,6 @@ def run(
         console.print(render_document(document, found))
     if result.failed or not result.succeeded:
         raise SystemExit(1)
-
-
-class _UsageFailure(click.ClickException):
-    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import json
 
 from erg_loadtest.document import RunDocument
 from erg_loadtest.figure_text import full_text
-from erg_loadtest.indices import PARTS, UNITS, Indices, Parts
+from erg_loadtest.indices import PARTS, UNITS, Indices, Parts, hints
 from erg_loadtest.page import Table, charts, heading, page, paragraph
 from erg_loadtest.pictures import account_pictures, batch_sizes, figure_table, latency_distribution, timeline
 from erg_loadtest.svg import clean, number
@@ -82,6 +82,7 @@ def index_section(parts: Parts, baseline: Parts, found: Indices) -> list[str]:
         ),
         Table(headings=("", parts.name, baseline.name, "source"), rows=rows, numbers=frozenset({1, 2})).html(),
         Table(headings=("part", parts.name, baseline.name, "ratio"), rows=raw, numbers=frozenset({1, 2, 3})).html(),
+        paragraph(hints(found)) if hints(found) else "",
     ]
 
 

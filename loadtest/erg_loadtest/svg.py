@@ -19,6 +19,8 @@ COLOURS = 6
 """How many classes c0, c1, … the page's style has."""
 _MAX_LABEL = 34
 _MOST_DECADES = 1e9
+_LINE = 16
+_LEGEND_LETTERS = 52
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,29 +111,26 @@ def chart(title: str, description: str, x: Axis, y: Axis, series: Sequence[Serie
     columns = any(each.kind == "columns" for each in series)
     across = _scale([point.x for point in points], x, _LEFT, WIDTH - _RIGHT, pad=0.5 if columns else 0.0)
     heights = [value for point in points for value in (point.y, point.low, point.high) if value is not None]
-    up = _scale(heights, y, HEIGHT - _BOTTOM, _TOP + 16 * (len(series) > 1))
+    up = _scale(heights, y, HEIGHT - _BOTTOM, _TOP)
     drawing = _Drawing()
     _axes(drawing, x, y, across, up)
     for each in series:
         drawn = [point for point in each.points if _drawable(point, x, y)]
         if drawn:
             _series(drawing, each, drawn, across, up)
-    if len(series) > 1:
-        _legend(drawing, series)
-    return _wrapped(title, description, HEIGHT, drawing)
+    return _below_legend(title, description, series if len(series) > 1 else (), drawing)
 
 
 def bars(title: str, description: str, rows: Sequence[Bar], *, guide: float | None = None) -> str:
-    """Horizontal bars from zero, or points with bounds around a `guide`; "" where there are none."""
+    """Horizontal bars from zero, or ratios as points around a `guide`, which is above zero; "" where there are none."""
     if not rows:
         return ""
     values = [value for row in rows for value in (row.value, row.low, row.high) if value is not None]
     if guide is None:
         across = _Scale(0.0, max([*values, 0.0]) or 1.0, 6, WIDTH - 6, log=False)
     else:
-        low, high = min([*values, guide]), max([*values, guide])
-        margin = max((high - low) * 0.08, abs(guide) * 0.02, 1e-12)
-        across = _Scale(low - margin, high + margin, 6, WIDTH - 6, log=False)
+        # Ratios: half and double are equally far from 1.
+        across = _scale([*values, guide], Axis(label="", log=True), 6, WIDTH - 6)
     height = _ROW * len(rows) + 8
     drawing = _Drawing()
     if guide is not None:
@@ -299,13 +298,35 @@ def _path(series: Series, points: Sequence[Point], across: _Scale, up: _Scale) -
     return "".join(pieces)
 
 
-def _legend(drawing: _Drawing, series: Sequence[Series]) -> None:
-    # Beside one another while they fit; the table beside the chart names them all.
-    room = (WIDTH - _LEFT - _RIGHT) / len(series)
-    for index, each in enumerate(series):
-        left = _LEFT + index * room
-        drawing.add(f'<circle cx="{left + 4:.1f}" cy="8" r="4" class="fill c{each.colour % COLOURS}"/>')
-        drawing.text(left + 12, 12, _short(each.name, int((room - 14) / 6)), "tick")
+def _below_legend(title: str, description: str, series: Sequence[Series], drawing: _Drawing) -> str:
+    # The legend stands above the frame, which keeps its height.
+    lines = _legend(series)
+    framed = _Drawing()
+    for line, row in enumerate(lines):
+        left = float(_LEFT)
+        for each in row:
+            framed.add(f'<circle cx="{left:.1f}" cy="{_LINE * line + 9}" r="4" class="fill c{each.colour % COLOURS}"/>')
+            framed.text(left + 8, _LINE * line + 13, _short(each.name, _LEGEND_LETTERS), "tick")
+            left += _legend_width(each)
+    framed.add(f'<g transform="translate(0 {_LINE * len(lines)})">{"".join(drawing.parts)}</g>')
+    return _wrapped(title, description, HEIGHT + _LINE * len(lines), framed)
+
+
+def _legend(series: Sequence[Series]) -> list[list[Series]]:
+    """Names in lines that are no wider than the frame."""
+    lines: list[list[Series]] = []
+    room = 0.0
+    for each in series:
+        if room < _legend_width(each):
+            lines.append([])
+            room = WIDTH - _LEFT
+        lines[-1].append(each)
+        room -= _legend_width(each)
+    return lines
+
+
+def _legend_width(series: Series) -> float:
+    return 24 + 6 * min(len(series.name), _LEGEND_LETTERS)
 
 
 def _short(text: str, most: int = _MAX_LABEL) -> str:

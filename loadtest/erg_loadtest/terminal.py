@@ -9,10 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from erg_loadtest.document import RunDocument
-from erg_loadtest.indices import Indices
+from erg_loadtest.indices import Indices, hints
 from erg_loadtest.page import Table as PlainTable
 from erg_loadtest.pictures import UNKNOWN, account_table, figure_table
 from erg_loadtest.svg import number, printable
+
+_NAME_WIDTH = 24
 
 
 def render_document(run: RunDocument, found: Indices | None = None) -> RenderableType:
@@ -32,7 +34,7 @@ def render_document(run: RunDocument, found: Indices | None = None) -> Renderabl
     if run.money is not None:
         parts.append(rich_table(account_table(run.money.accounts, "USD"), f"Cost, of {run.money.counter}"))
     if found is not None:
-        parts.append(index_table(run.label, found))
+        parts += [index_table(run.label, found), Text(hints(found))]
     return Group(*parts)
 
 
@@ -53,9 +55,15 @@ def index_table(label: str, found: Indices) -> Table:
 def rich_table(table: PlainTable, title: str) -> Table:
     """A page's table for a terminal. Cells are text: rich's markup in a model's name means nothing."""
     shown = Table(title=Text(printable(title)), title_justify="left")
+    longest = max((len(row[0]) for row in table.rows), default=0)
     for index, heading in enumerate(table.headings):
+        # Names tell the rows apart: numbers are folded first.
+        width = min(longest, _NAME_WIDTH) if index == 0 else None
         shown.add_column(
-            Text(printable(heading)), justify="right" if index in table.numbers else "left", overflow="fold"
+            Text(printable(heading)),
+            justify="right" if index in table.numbers else "left",
+            overflow="fold",
+            min_width=width,
         )
     for index, row in enumerate(table.rows):
         shown.add_row(*_cells(row), style="bold" if index == table.chosen else None)

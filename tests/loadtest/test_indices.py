@@ -1,6 +1,6 @@
 import pytest
 from erg_loadtest.errors import PlanError
-from erg_loadtest.indices import Parts, indices, parse_weights
+from erg_loadtest.indices import Parts, hints, indices, parse_weights
 from erg_loadtest.quality import quality_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,8 +29,14 @@ def test_weights_count_and_need_not_add_up():
 
 def test_a_missing_part_makes_no_index_and_says_whose_and_how_to_bring_it():
     found = indices(Parts(name="x", memory=1.0, time=1.0, performance=0.5), BASE)
-    assert str(found.inference_cost).startswith("missing: power of x (")
-    assert found.training_efficiency == "missing: training time of x (--training-time)"
+    assert found.inference_cost == "missing: power"
+    assert found.training_efficiency == "missing: training time"
+    assert "--metrics-url" in hints(found)
+    assert "training time by --training-time" in hints(found)
+    assert hints(indices(BASE, BASE)) == ""
+    assert indices(BASE, Parts(name="x", power=1.0)).inference_cost == (
+        "missing: the baseline's memory, the baseline's time, the baseline's performance"
+    )
     # A part that weighs nothing is not missed.
     assert isinstance(
         indices(Parts(name="x", memory=1.0, performance=1.0), BASE, parse_weights("memory=1")).inference_cost, float

@@ -29,7 +29,7 @@ async def test_a_watch_reads_at_its_start_and_its_end_however_short_the_load():
 
 async def test_a_watch_reads_again_and_again_and_a_reading_that_fails_only_leaves_a_gap():
     taken = asyncio.Event()
-    calls = []
+    calls: list[None] = []
 
     def read():
         calls.append(None)
