@@ -8,6 +8,8 @@ from collections.abc import Callable
 from erg_loadtest.figure import Figure
 from erg_loadtest.svg import number
 
+_MOST_DIGITS = 4
+
 TITLES = {
     "inferences_per_s": "throughput",
     "requests_per_s": "requests",
@@ -60,8 +62,9 @@ def _scaled(figure: Figure) -> Callable[[float], str]:
         return lambda value: f"{value * 100:.4g} %"
     if figure.low is not None and figure.high is not None and figure.high > figure.low:
         # As many digits as tell the bounds apart, so that an interval never reads as a point.
-        digits = max(0, 1 - math.floor(math.log10(figure.high - figure.low)))
-        return lambda value: f"{value:,.{min(digits, 12)}f}" if abs(value) >= 0.001 else f"{value:.3g}"
+        apart = 1 - math.floor(math.log10(figure.high - figure.low))
+        digits = max(0, min(apart, _MOST_DIGITS - math.floor(math.log10(abs(figure.value) or 1.0))))
+        return lambda value: f"{value:,.{digits}f}" if abs(value) >= 0.001 else f"{value:.3g}"
     return number
 
 

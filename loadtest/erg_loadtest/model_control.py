@@ -17,6 +17,7 @@ from erg_loadtest.errors import ServerError
 from erg_loadtest.sweep import with_changes
 
 _CONNECTIONS = 1
+_HINT = " (a sweep over --config needs a server in explicit mode: --model-control-mode explicit)"
 
 
 class ModelControl:
@@ -37,9 +38,10 @@ class ModelControl:
             del self._originals[model]
 
     async def _change(self, model: str, changes: Sequence[tuple[str, str]]) -> None:
-        if model not in self._originals:
-            self._originals[model] = await self._config(model)
-        await self._load(model, json.dumps(with_changes(self._originals[model], changes)))
+        original = self._originals.get(model) or await self._config(model)
+        await self._load(model, json.dumps(with_changes(original, changes)))
+        # Only now: a load that the server refused left the model as it was.
+        self._originals[model] = original
 
     async def _config(self, model: str) -> dict[str, Any]:
         async with InferClient(self._target) as client:
@@ -63,7 +65,5 @@ class ModelControl:
                     "RepositoryModelLoad", request, inference_pb2.RepositoryModelLoadResponse.FromString
                 )  # fmt: skip
             except grpc.aio.AioRpcError as error:
-                raise ServerError(
-                    f"{self._target.url}: loading '{model}' with another configuration: {describe_error(error)} "
-                    "(the server must run with --model-control-mode explicit)"
-                ) from None
+                hint = "" if error.code() is grpc.StatusCode.INVALID_ARGUMENT else _HINT
+                raise ServerError(f"{self._target.url}: loading '{model}': {describe_error(error)}{hint}") from None

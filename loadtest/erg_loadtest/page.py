@@ -28,7 +28,7 @@ border-bottom:1px solid var(--rule)}h3{font-size:1rem;margin:0 0 .3rem}p.lead{fo
 th,td{padding:.3rem .6rem;text-align:left;border-bottom:1px solid var(--row);vertical-align:top}
 td:first-child,th:first-child{padding-left:0}
 td.n,th.n{text-align:right}
-td.n{font-variant-numeric:tabular-nums;white-space:pre}td:first-child{min-width:7rem}
+td.n{font-variant-numeric:tabular-nums;white-space:pre}td:first-child:not(.n){min-width:7rem}
 tr.chosen{background:var(--mark)}code,pre{background:var(--code);padding:0 .2rem}
 pre{white-space:pre-wrap;padding:.5rem}
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,25rem),1fr));gap:1.5rem;margin-top:1rem}

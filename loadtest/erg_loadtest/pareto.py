@@ -95,7 +95,7 @@ def front_table(runs: Sequence[RunDocument], found: Front) -> Table:
     return Table(
         headings=("", "run", *(axis_title(axis, found) for axis in found.axes), ""),
         rows=rows,
-        numbers=frozenset(range(2, len(found.axes) + 2)),
+        numbers=frozenset({0, *range(2, len(found.axes) + 2)}),
         chosen=found.chosen,
     )
 

@@ -133,10 +133,11 @@ def bars(title: str, description: str, rows: Sequence[Bar], *, guide: float | No
         across = _scale([*values, guide], Axis(label="", log=True), 6, WIDTH - 6)
     height = _ROW * len(rows) + 8
     drawing = _Drawing()
-    if guide is not None:
-        drawing.line(across.at(guide), 0, across.at(guide), height, "guide")
     for index, row in enumerate(rows):
         top = 4 + _ROW * index
+        if guide is not None:
+            # Only beside the points, not through the words.
+            drawing.line(across.at(guide), top + 12, across.at(guide), top + 28, "guide")
         drawing.text(6, top + 10, _short(row.label, 40), "tick")
         drawing.text(WIDTH - 6, top + 10, row.text, "tick end")
         middle, end = top + 20, across.at(row.value)
@@ -211,7 +212,18 @@ def _ticks(scale: _Scale, axis: Axis) -> list[tuple[float, str]]:
     step = _step(scale.high - scale.low)
     first = math.ceil(scale.low / step - 1e-9)
     values = [index * step for index in range(first, math.floor(scale.high / step + 1e-9) + 1)]
-    return [(value, number(round(value, 12))) for value in values if not scale.log or value > 0]
+    return [(value, _tick_text(value, step)) for value in values if not scale.log or value > 0]
+
+
+def _tick_text(value: float, step: float) -> str:
+    if abs(value) < step / 2:
+        return "0"
+    if not 1e-4 <= step < 1e9:
+        return f"{value:.3g}"
+    # As many places as a step of 1, 2, 2.5 or 5 of some size needs, so that no two ticks read alike.
+    places = max(0, 1 - math.floor(math.log10(step)))
+    text = f"{value:,.{places}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _log_ticks(scale: _Scale) -> list[float]:

@@ -62,6 +62,9 @@ def _distributions(runs: Sequence[RunDocument], best: Front) -> Picture:
 def runs_table(runs: Sequence[RunDocument], best: Front) -> Table:
     """A row a run, with the figures that any of them has."""
     names = [name for name in _SHOWN if any(name in run.figures for run in runs)]
+    # The whole machine's figure stands in where the model's own is not known of every run.
+    owned = {f"{name}_whole" for name in names if all(name in run.figures for run in runs)}
+    names = [name for name in names if name not in owned]
     rows = [
         [
             run.label + ("" if run.valid else " (invalid)"),
