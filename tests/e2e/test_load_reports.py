@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from click.testing import CliRunner
 from erg_loadtest import cli
 from erg_loadtest.document import RunDocument, read_json
+from erg_server.pb import inference_pb2
+from google.protobuf import json_format
 
 from tests.e2e.server_process import ServerProcess
 
@@ -80,20 +84,18 @@ def test_a_sweep_over_a_setting_loads_the_model_with_it_and_puts_back_what_was(c
     runs = json.loads(path.read_text())["runs"]
     at_once, delayed = (run["figures"]["latency_p50_us"]["value"] for run in runs)
     assert delayed >= 50_000 > at_once
-    config = json.loads(json_config(changing_server))
-    assert config["dynamic_batching"]["max_queue_delay_microseconds"] == "100"
+    assert config_of(changing_server)["dynamic_batching"]["max_queue_delay_microseconds"] == "100"
 
 
-def json_config(server: ServerProcess) -> str:
-    import grpc
-    from erg_server.pb import inference_pb2, inference_pb2_grpc
-    from google.protobuf import json_format
-
+def config_of(server: ServerProcess) -> dict[str, Any]:
     with grpc.insecure_channel(server.grpc_address) as channel:
-        answer = inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelConfig(
-            inference_pb2.ModelConfigRequest(name="mlp")
+        call = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelConfig",
+            inference_pb2.ModelConfigRequest.SerializeToString,
+            inference_pb2.ModelConfigResponse.FromString,
         )
-    return json_format.MessageToJson(answer.config, preserving_proto_field_name=True)
+        answer = call(inference_pb2.ModelConfigRequest(name="mlp"))
+    return json_format.MessageToDict(answer.config, preserving_proto_field_name=True)
 
 
 def test_a_setting_that_the_server_refuses_is_an_error_and_the_model_still_serves(changing_server):
