@@ -25,7 +25,8 @@ ENERGY = "erg_energy_joules_total"
 COST = "erg_cost_usd_total"
 NV_ENERGY = "nv_energy_consumption"
 BLOCK_METHOD = "ratio over blocks of time"
-_MEMORY = ("erg_worker_memory_bytes", "erg_model_memory_bytes", "erg_process_resident_bytes")
+_MODEL_MEMORY = "erg_model_memory_bytes"
+_WORKER_MEMORY = "erg_worker_memory_bytes"
 _MAX_SPANS = 40
 
 Scope = Literal["model", "other model", "shared"]
@@ -237,20 +238,23 @@ def _cpu(spans: Sequence[_Span]) -> Figure | str:
 
 def _memory(page: Sequence[Sample], of_process: int | None, model: str) -> tuple[Figure | str, str]:
     if of_process:
-        return Figure(value=float(of_process), unit="bytes", note="one reading, at the end"), "process tree"
-    for name in _MEMORY:
-        found = [
-            sample
-            for sample in page
-            # The live figure where peaks are told beside it; the loaded model's where models are.
-            if sample.name == name
-            and sample.labels.get("model", model) == model
-            and sample.labels.get("kind", "live") in {"live", "pss", "proportional"}
-        ]
-        if found:
-            total = sum(sample.value for sample in found)
-            return Figure(value=total, unit="bytes", note="one reading, at the end"), name
+        return _bytes(of_process, "the process tree")
+    own = [sample.value for sample in page if sample.name == _MODEL_MEMORY and sample.labels.get("model") == model]
+    if own:
+        return _bytes(sum(own), _MODEL_MEMORY)
+    by_worker: dict[str, dict[str, float]] = defaultdict(dict)
+    for sample in page:
+        if sample.name == _WORKER_MEMORY:
+            by_worker[sample.labels.get("worker", "")][sample.labels.get("kind", "pss")] = sample.value
+    if by_worker:
+        # The proportional set, which the host may withhold, and what is on the GPU.
+        total = sum(kinds.get("pss", kinds.get("rss", 0.0)) + kinds.get("gpu", 0.0) for kinds in by_worker.values())
+        return _bytes(total, _WORKER_MEMORY)
     return "the server tells no memory", ""
+
+
+def _bytes(value: float, of: str) -> tuple[Figure, str]:
+    return Figure(value=float(value), unit="bytes", note=f"one reading, at the end, of {of}"), of
 
 
 def _spans(

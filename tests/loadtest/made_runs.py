@@ -37,19 +37,22 @@ def energy_page(seconds: float, *, model: str = "m", source: str = "modelled", j
 
     def cost(account: str, of: str, component: str, usd_per_s: float) -> str:
         where = {"model": of, "version": "1" if of else "", "device": "cpu0", "account": account}
-        return line("erg_cost_usd_total", usd_per_s * seconds, **where, component=component)
+        of_energy = source if component == "energy" else ""
+        return line("erg_cost_usd_total", usd_per_s * seconds, **where, component=component, source=of_energy)
 
     return (
         energy("inference", label, joules_per_s * 0.75)
         + energy("padding", label, joules_per_s * 0.25)
         + energy("inference", "other", 1.0)
         + energy("idle", "", 3.0)
-        + cost("inference", label, "device", 1e-5)
+        + cost("inference", label, "device_time", 1e-5)
         + cost("inference", label, "energy", 2e-6)
-        + cost("idle", "", "device", 3e-5)
+        + cost("idle", "", "device_time", 3e-5)
         + line("erg_process_cpu_seconds_total", 0.25 * seconds, process="front")
         + line("erg_process_cpu_seconds_total", 0.5 * seconds, process="worker", worker="cpu0")
-        + line("erg_worker_memory_bytes", 5e7, worker="cpu0")
+        + line("erg_worker_memory_bytes", 5e7, worker="cpu0", kind="pss")
+        + line("erg_worker_memory_bytes", 9e7, worker="cpu0", kind="rss")
+        + line("erg_worker_memory_bytes", 4e7, worker="cpu0", kind="models")
     )
 
 

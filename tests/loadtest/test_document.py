@@ -40,7 +40,7 @@ def test_what_rests_on_stated_watts_is_marked_and_nothing_else_is():
         "joules_per_1000", "joules_per_1000_whole", "usd_per_1000", "usd_per_1000_whole", "watts",
     }  # fmt: skip
     by_component = {account.component: account.per_1000.source for account in known(modelled.money).accounts}
-    assert by_component == {"device": "measured", "energy": "modelled"}
+    assert by_component == {"device_time": "measured", "energy": "modelled"}
     measured = made_run(source="measured")
     assert {figure.source for figure in measured.figures.values()} == {"measured"}
     assert modelled.power_source == "modelled (erg_energy_joules_total)"

@@ -94,6 +94,18 @@ def test_an_erg_that_also_shows_triton_s_name_is_not_counted_twice():
     assert known(used(pages).power).value == pytest.approx(10.0)
 
 
+def test_a_model_s_own_memory_is_told_where_the_server_knows_it_and_its_workers_where_not():
+    page = energy_page(1.0)
+    assert known(used([page, page]).memory).value == 5e7
+    assert used([page, page]).memory_of == "erg_worker_memory_bytes"
+    own = "".join(
+        f'erg_model_memory_bytes{{model="{name}",worker="cpu0"}} {size}\n' for name, size in (("m", 7), ("n", 9))
+    )
+    assert known(used([page + own] * 2).memory).value == 7
+    assert known(used([page + own] * 2, model="n").memory).value == 9
+    assert used(["other 1\n"] * 2).memory == "the server tells no memory"
+
+
 def test_energy_without_an_answer_is_not_divided():
     assert "nothing was answered" in str(used([energy_page(s) for s in range(11)], done_s=[]).energy)
 
