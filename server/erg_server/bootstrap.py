@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+
+from prometheus_client.core import Metric
 
 from erg_server.clock import Clock, MonotonicClock
 from erg_server.dataplane.dataplane import DataPlane
 from erg_server.dataplane.shared_memory import SharedMemory
 from erg_server.devices.inventory import find_devices
 from erg_server.devices.memory_budget import parse_budgets
+from erg_server.energy.batch_log import BatchLog
+from erg_server.energy.sampler import EnergyMeter
+from erg_server.energy.samples import sample_accounts, sample_domains
+from erg_server.energy.sources import PowerSources
+from erg_server.energy.stated_watts import parse_watts
 from erg_server.errors import InvalidArgumentError
 from erg_server.models.loader import ModelLoader
 from erg_server.models.placer import ModelPlacer
@@ -23,6 +31,8 @@ from erg_server.scheduling.latency_cache import LatencyCache
 from erg_server.scheduling.scheduler import Scheduler
 from erg_server.settings import ServeSettings
 from erg_server.telemetry.endpoints import Endpoints
+from erg_server.telemetry.energy_families import energy_families
+from erg_server.telemetry.gpu_families import gpu_families
 from erg_server.telemetry.logs import LogControl, LogSettings
 from erg_server.telemetry.meter import Meter
 from erg_server.telemetry.prometheus import ErgCollector, PredictionSample, WorkerSample, render_metrics
@@ -53,11 +63,17 @@ class Server:
     tracer: Tracer
     logs: LogControl
     draining: asyncio.Event
+    energy: EnergyMeter | None = None
+    power: PowerSources | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    # Apart from the others, since draining takes energy too: it ends with the server.
+    sampling: asyncio.Task[None] | None = None
 
     def close_resources(self) -> None:
         """Write what is not written and release files; after everything else has ended."""
         self.tracer.flush()
+        if self.power is not None:
+            self.power.close()
         self.repository.close()
         self.logs.close()
 
@@ -75,8 +91,10 @@ def build_server(settings: ServeSettings) -> Server:
     tracer = Tracer()
     draining = asyncio.Event()
     repository = ModelRepository([Path(root) for root in settings.model_repository])
+    batch_log = BatchLog() if settings.metering else None
     scheduler = Scheduler(
         clock=clock,
+        batch_log=batch_log,
         timers=asyncio.get_running_loop(),
         limits=QueueLimits(max_requests=settings.max_queue_requests, max_bytes=settings.max_queue_bytes),
     )
@@ -84,6 +102,10 @@ def build_server(settings: ServeSettings) -> Server:
         cpu_workers=settings.cpu_workers, threads_per_worker=settings.threads_per_worker, stated=settings.devices
     )
     workers = tuple(Worker(device, slot_bytes=settings.worker_slot_bytes) for device in devices)
+    power = energy = None
+    if batch_log is not None:
+        power = PowerSources(settings.power_source, devices, parse_watts(settings.power_watts))
+        energy = EnergyMeter(clock=clock, batch_log=batch_log, workers=workers, sources=power.sources)
     budgets = parse_budgets(settings.memory_budget).pools(devices)
     placer = ModelPlacer(workers=workers, scheduler=scheduler, clock=clock, budgets=budgets)
     loader = ModelLoader(
@@ -116,6 +138,7 @@ def build_server(settings: ServeSettings) -> Server:
         lambda: [sample_worker(worker, registry) for worker in workers],
         placer.sample_memory,
         lambda: [sample for served in registry.served() for sample in sample_predictions(served)],
+        () if energy is None or power is None else metering_families(energy, power),
     )
     endpoints = Endpoints(
         address=settings.metrics_address,
@@ -134,6 +157,16 @@ def build_server(settings: ServeSettings) -> Server:
         tracer=tracer,
         logs=logs,
         draining=draining,
+        energy=energy,
+        power=power,
+    )
+
+
+def metering_families(energy: EnergyMeter, power: PowerSources) -> tuple[Callable[[], Iterable[Metric]], ...]:
+    """What /metrics shows of energy, and of GPUs where NVML tells of them."""
+    return (
+        lambda: energy_families(sample_domains(energy), sample_accounts(energy)),
+        lambda: gpu_families(power.gpus.samples()),
     )
 
 

@@ -62,6 +62,9 @@ async def start(server: Server) -> None:
             f"metrics cannot listen on {server.endpoints.address}: {error.strerror or error}; choose another with "
             "--metrics-address and --metrics-port"
         ) from error
+    if server.energy is not None:
+        every_s = server.settings.energy_sample_ms / 1e3
+        server.sampling = asyncio.get_running_loop().create_task(server.energy.run(every_s))
     await asyncio.gather(*(worker.start() for worker in server.workers))
     for transport in server.transports:
         await transport.start()
@@ -97,7 +100,7 @@ async def drain(server: Server, timeout_s: float) -> bool:
 
 async def close(server: Server) -> None:
     """Stop everything that is still running; safe to call at any time."""
-    for task in server.tasks:
+    for task in (*server.tasks, *([server.sampling] if server.sampling else [])):
         task.cancel()
     for transport in server.transports:
         with contextlib.suppress(Exception):

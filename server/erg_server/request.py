@@ -33,7 +33,7 @@ class InferenceRequest:
     `timeout_us` is the caller's queue timeout, 0 for the model's. `deadline_ns` is on the server's monotonic clock,
     or None. `arrival_ns` is when the transport had the whole message. `form` is equal for requests that differ in
     nothing but id, times and their tensors' bytes, and None where that is unknown. `tenant` is who pays, "" for nobody
-    in particular.
+    in particular. `warmup` marks what no caller sent: it is run so that a version may serve.
     """
 
     model_name: str
@@ -48,6 +48,7 @@ class InferenceRequest:
     deadline_ns: int | None
     form: Hashable
     tenant: str
+    warmup: bool
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class InferenceRequest:
         deadline_ns: int | None = None,
         form: Hashable = None,
         tenant: str = "",
+        warmup: bool = False,
     ) -> None:
         self.model_name = model_name
         self.inputs = inputs
@@ -77,6 +79,7 @@ class InferenceRequest:
         self.deadline_ns = deadline_ns
         self.form = form
         self.tenant = tenant
+        self.warmup = warmup
 
 
 @dataclass(slots=True, init=False)

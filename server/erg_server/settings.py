@@ -124,6 +124,26 @@ class ServeSettings:
         "8GiB, or for one kind cpu=8GiB, gpu=20GiB. Models beyond it are evicted and brought back on demand.",
     )
 
+    power_source: str = _setting(
+        "auto",
+        "Energy",
+        "What tells of energy: 'nvml' GPUs' counters, 'rapl' the CPU's and its memory's, 'modelled' the watts of "
+        "--power-watts by utilisation, 'none', or 'auto': counters where there are any, else what is modelled.",
+        ("auto", "nvml", "rapl", "modelled", "none"),
+    )
+    power_watts: tuple[str, ...] = _setting(
+        (),
+        "Energy",
+        "Watts of the cores that the server may use, or of a GPU, idle and with all of it busy: cpu=IDLE:BUSY, "
+        "gpu=IDLE:BUSY, gpu0=IDLE:BUSY. Repeatable. Where a counter measures, the idle watts to take off (cpu=IDLE).",
+    )
+    energy_sample_ms: int = _setting(
+        100, "Energy", "Milliseconds between two readings of the counters; less is more exact, and takes more CPU."
+    )
+    metering: bool = _setting(
+        True, "Energy", "Book energy and device time by model, version and purpose; off to compare what that costs."
+    )
+
     latency_cache: str = _setting(
         "", "Overload", "File that keeps how long models' batches take over restarts; without it, each start measures."
     )
@@ -225,6 +245,7 @@ def _check_values(settings: ServeSettings) -> None:
         "max_queue_requests",
         "max_queue_bytes",
         "max_message_bytes",
+        "energy_sample_ms",
         "grpc_keepalive_time",
         "grpc_keepalive_timeout",
         "repository_poll_secs",

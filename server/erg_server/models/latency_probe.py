@@ -97,7 +97,10 @@ async def _measure(served: ServedModel) -> None:
         while rows <= max(1, served.queue.batcher.limits.max_rows):
             for _ in range(_RUNS):
                 request = InferenceRequest(
-                    model_name=served.name, inputs=_inputs(served.spec, rows), arrival_ns=MonotonicClock.now_ns()
+                    model_name=served.name,
+                    inputs=_inputs(served.spec, rows),
+                    arrival_ns=MonotonicClock.now_ns(),
+                    warmup=True,
                 )
                 await served.infer(request)
                 if MonotonicClock.now_ns() - began_ns > PROBE_NS:

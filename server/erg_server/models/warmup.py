@@ -60,7 +60,9 @@ async def check_golden(served: ServedModel, definition: ModelDefinition, version
     golden = await asyncio.to_thread(definition.golden, version)
     if golden is None:
         return
-    request = InferenceRequest(model_name=served.name, inputs=list(golden.inputs), arrival_ns=MonotonicClock.now_ns())
+    request = InferenceRequest(
+        model_name=served.name, inputs=list(golden.inputs), arrival_ns=MonotonicClock.now_ns(), warmup=True
+    )
     answer = await served.infer(request)
     outputs = {tensor.name: tensor for tensor in answer.outputs}
     for expected in golden.outputs:
@@ -114,7 +116,7 @@ async def _run(served: ServedModel, inputs: list[Tensor], times: int) -> None:
     now_ns = MonotonicClock.now_ns()
     await asyncio.gather(
         *(
-            served.infer(InferenceRequest(model_name=served.name, inputs=list(inputs), arrival_ns=now_ns))
+            served.infer(InferenceRequest(model_name=served.name, inputs=list(inputs), arrival_ns=now_ns, warmup=True))
             for _ in range(times)
         )
     )

@@ -88,6 +88,7 @@ class Caution:
 
     More urgent ones come yet, and batches are not full. The factor grows with each request that was late and shrinks
     with each that was not, so that one in a hundred is late: a multiplicative quantile estimate as `LatencyCurve`'s.
+    A full batch that the first one's deadline cut counts as one that was late: those who wait too long cost capacity.
     """
 
     __slots__ = ("factor",)
@@ -101,7 +102,7 @@ class Caution:
             self.factor *= (1 - _CAUTION_GAIN * LATE_SHARE) ** count
 
     def missed(self, count: int) -> None:
-        """So many were dropped or late."""
+        """So many were dropped or late, or forced a small batch."""
         if count and self.factor < _MOST_CAUTION:
             self.factor *= (1 + _CAUTION_GAIN * (1 - LATE_SHARE)) ** count
 

@@ -71,6 +71,11 @@ class DynamicBatcher:
             self._push_head(bucket)
         self._track_fullness(bucket)
 
+    def waited(self, wait_ns: int) -> None:
+        """A worker took a batch so long after it could go."""
+        if self._slack is not None:
+            self._slack.waited(wait_ns)
+
     def cancel(self, entry: QueuedRequest) -> bool:
         """Take a waiting request out; False if it is not waiting any more."""
         if entry.state is not RequestState.QUEUED:

@@ -154,12 +154,14 @@ class Dispatcher:
                 at_ns = gather_ns if at_ns is None or gather_ns < at_ns else at_ns
             else:
                 queue.ready = outcome
+                queue.ready_ns = queue.ready_ns or now_ns
                 if queue.greedy or outcome.deadline_ns is None:
                     fleet.fair.add(queue, queue.share.start(fleet.virtual_ns))
                 else:
                     fleet.parked.add(queue, outcome.urgent_ns)
                 self._touched[fleet] = None
         elif isinstance(outcome, WaitUntil):
+            queue.ready_ns = 0
             due_ns = outcome.at_ns
             at_ns = due_ns if at_ns is None or due_ns < at_ns else at_ns
             if not queue.objective_ns:
@@ -168,7 +170,7 @@ class Dispatcher:
                 fleet.deferred.add(queue, due_ns)
                 queue.deferred_place = queue.place
         else:
-            queue.place = 0
+            queue.ready_ns = queue.place = 0
         if at_ns != queue.due_ns:
             self._look_again(queue, at_ns)
 
@@ -194,6 +196,8 @@ class Dispatcher:
             if queue.objective_ns and self._give_up(queue, ready, account, now_ns):
                 self._look(queue, now_ns)
                 continue
+            queue.batcher.waited(now_ns - queue.ready_ns)
+            queue.ready_ns = 0
             self._submit(queue, ready, self._rows(queue, ready, account, now_ns), account, now_ns)
             self._look(queue, now_ns)
 
@@ -254,6 +258,9 @@ class Dispatcher:
         most = limit if queue.batcher.queue.rows > ready.waiting_rows else min(ready.waiting_rows, limit)
         fitting = rows_in_time(queue.latency, ready.key, deadline_ns, account.start_ns(now_ns), most)
         if queue.objective_ns and not queue.fleet.spare(now_ns):
+            if fitting < most == limit and queue.fleet.load(now_ns) >= OVERLOAD:
+                # In time, but only as a batch smaller than pays: so much was admitted that capacity is lost.
+                queue.caution.missed(1)
             return fitting
         return min(fitting, self._share(queue, ready, account, now_ns))
 

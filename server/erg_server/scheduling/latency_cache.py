@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import threading
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ class LatencyCache:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._entries = _read(path)
+        # Threads write the file: the one that read the entries last must be the last to replace it.
+        self._writing = threading.Lock()
 
     def get(self, digest: str, device: str) -> Curves:
         """What is known of a model on a kind of device; empty for nothing."""
@@ -55,11 +58,15 @@ class LatencyCache:
 
     def save(self) -> None:
         """Write the file at once or not at all; what the disk refuses is told in the log."""
-        text = json.dumps({"format_version": FORMAT_VERSION, "entries": self._entries})
-        try:
-            replace_text(self._path, text)
-        except OSError as error:
-            log.warning("%s cannot be written, so latencies are measured again after a restart: %s", self._path, error)
+        with self._writing:
+            # Copied at once: `put` may change the table meanwhile, and changes none of its values.
+            text = json.dumps({"format_version": FORMAT_VERSION, "entries": dict(self._entries)})
+            try:
+                replace_text(self._path, text)
+            except OSError as error:
+                log.warning(
+                    "%s cannot be written, so latencies are measured again after a restart: %s", self._path, error
+                )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ FIRST_SPREAD: Final = 1.1
 _JUDGED_BATCHES: Final = 3
 """Batches of a size before its cost says anything, and whose least is its time at first: one is often a compilation or
 a cold cache, and a size that is found dear is not formed again."""
-_WORSE: Final = 1.03
+_WORSE: Final = 1.05
 """A row's cost beyond the best one's by this is worse. Of sizes within it the smallest is taken: a longer batch would
 save next to nothing, and every other one would wait for it."""
 

@@ -58,6 +58,8 @@ class ModelQueue:
     running: int = 0
     # Until when waiting requests are gathered for the next batch, because one that is short is under way.
     gather_until_ns: int = 0
+    # Since when a batch may go and no worker took it, 0 if none may.
+    ready_ns: int = 0
     # Rows that each worker, by name, runs or has staged, and all of them.
     held_rows: dict[str, int] = field(default_factory=dict)
     running_rows: int = 0

@@ -45,7 +45,8 @@ class QueuedRequest:
     """A request on its way through the scheduler, which is the only one to change it.
 
     `key` says what it may share a batch with; `length` is its size along the padded axis, 0 without a padding rule.
-    `expires_ns` is when it is no longer worth running: `delayable` requests then only lose their place.
+    `expires_ns` is when it is no longer worth running: `delayable` requests then only lose their place. `cancelled`
+    says that the caller went away while it ran.
     """
 
     request: InferenceRequest
@@ -61,6 +62,7 @@ class QueuedRequest:
     state: RequestState
     sequence: int
     deadline: Deadline | None
+    cancelled: bool
 
     def __init__(
         self,
@@ -89,6 +91,7 @@ class QueuedRequest:
         self.state = RequestState.NEW
         self.sequence = 0
         self.deadline = None
+        self.cancelled = False
 
     @property
     def rank_ns(self) -> int:

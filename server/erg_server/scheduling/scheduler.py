@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from erg_server.clock import Clock
+from erg_server.energy.batch_log import BatchLog
 from erg_server.errors import (
     CancelledError,
     DeadlineExceededError,
@@ -22,6 +23,7 @@ from erg_server.repository.spec import ModelSpec
 from erg_server.request import InferenceResponse
 from erg_server.scheduling.admission import QueueLimits, admit
 from erg_server.scheduling.batch import BatchLayout
+from erg_server.scheduling.batch_shares import shares_of
 from erg_server.scheduling.batcher import BatchLimits, DynamicBatcher
 from erg_server.scheduling.deadlines import set_deadline
 from erg_server.scheduling.dispatcher import HANDOVER_NS, Dispatcher
@@ -44,10 +46,16 @@ _LATE_NS: Final = 3 * HANDOVER_NS
 
 
 class Scheduler:
-    """Admits requests, lets batches go when a worker is free (or nearly), and takes answers back."""
+    """Admits requests, lets batches go when a worker is free (or nearly), and takes answers back.
 
-    def __init__(self, *, clock: Clock, timers: Timers, limits: QueueLimits | None = None) -> None:
+    `batch_log` is told of every batch, for whom and how long, so that its time and energy can be booked.
+    """
+
+    def __init__(
+        self, *, clock: Clock, timers: Timers, limits: QueueLimits | None = None, batch_log: BatchLog | None = None
+    ) -> None:
         self._clock = clock
+        self._batch_log = batch_log
         self._limits = limits or QueueLimits()
         self._dispatcher = Dispatcher(
             clock=clock, timers=timers, submit=self._submit, expire=self._expire, drop=self._drop
@@ -154,6 +162,8 @@ class Scheduler:
             self._fail(queue, entry, CancelledError("the caller cancelled the request"), "CANCELED")
             self._changed(queue)
             self._check_drained(queue)
+        elif entry.state is RequestState.RUNNING:
+            entry.cancelled = True
 
     def _dequeued(self, queue: ModelQueue, entry: QueuedRequest) -> None:
         queue.meter.dequeued()
@@ -191,6 +201,8 @@ class Scheduler:
                 self._fail(queue, entry, error, "OTHER")
             self._check_drained(queue)
             return
+        if self._batch_log is not None:
+            self._batch_log.handed(worker.name, now_ns)
         account.charge(now_ns, batch.predicted_ns)
         fleet = queue.fleet
         fleet.virtual_ns = queue.share.charge(fleet.virtual_ns, batch.predicted_ns / fleet.size)
@@ -201,6 +213,31 @@ class Scheduler:
         queue.hold(worker.name, rows)
 
     def _on_done(
+        self, queue: ModelQueue, account: WorkerAccount, batch: DispatchedBatch, result: BatchResult | ErgError
+    ) -> None:
+        try:
+            self._take_back(queue, account, batch, result)
+        finally:
+            if self._batch_log is not None:
+                self._log_batch(self._batch_log, queue, account.worker.name, batch, result)
+
+    def _log_batch(
+        self,
+        batch_log: BatchLog,
+        queue: ModelQueue,
+        device: str,
+        batch: DispatchedBatch,
+        result: BatchResult | ErgError,
+    ) -> None:
+        if isinstance(result, ErgError):
+            start_ns, end_ns = 0, self._clock.now_ns()  # Nobody tells how long it ran.
+        else:
+            end_ns = result.ended_ns
+            start_ns = end_ns - result.input_ns - result.infer_ns - result.output_ns
+        shares = shares_of(batch.entries, batch.padded)
+        batch_log.ended(device, queue.spec.name, queue.version, start_ns=start_ns, end_ns=end_ns, shares=shares)
+
+    def _take_back(
         self, queue: ModelQueue, account: WorkerAccount, batch: DispatchedBatch, result: BatchResult | ErgError
     ) -> None:
         queue.running -= 1

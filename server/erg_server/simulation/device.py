@@ -102,7 +102,8 @@ class SimulatedWorker:
         if not self._held or self._held[0] is not current:
             return  # it was killed meanwhile
         self.busy_ns += duration_ns
-        current[0](BatchResult(outputs=current[1], input_ns=0, infer_ns=duration_ns, output_ns=0))
+        ended_ns = self._timers.clock.now_ns()
+        current[0](BatchResult(outputs=current[1], input_ns=0, infer_ns=duration_ns, output_ns=0, ended_ns=ended_ns))
         self._held.popleft()
         if self._held:
             self._start()

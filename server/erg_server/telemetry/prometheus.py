@@ -56,7 +56,7 @@ class PredictionSample:
 
 
 class ErgCollector(Collector):
-    """Reads the meter and the workers when Prometheus asks; nothing is kept twice."""
+    """Reads the meter and the workers when Prometheus asks; nothing is kept twice. `further` has more families."""
 
     def __init__(
         self,
@@ -64,8 +64,10 @@ class ErgCollector(Collector):
         workers: Callable[[], Sequence[WorkerSample]],
         memory: Callable[[], MemorySample],
         predictions: Callable[[], Sequence[PredictionSample]] = tuple,
+        further: Sequence[Callable[[], Iterable[Metric]]] = (),
     ) -> None:
         self._meter = meter
+        self._further = further
         self._predictions = predictions
         self._memory = memory
         self._workers = workers
@@ -80,6 +82,8 @@ class ErgCollector(Collector):
         yield from _memory_families(self._memory())
         yield _prediction_family(self._predictions())
         yield from _host_families()
+        for families in self._further:
+            yield from families()
         start = GaugeMetricFamily("erg_start_time_seconds", "When the server started, in Unix time.")
         start.add_metric((), self._started_s)
         yield start

@@ -61,7 +61,8 @@ class BatchRun:
             self._inputs[tensor.index] = None  # Its objects are this batch's.
         if not self._write_again(outputs):
             self._write(outputs)
-        times_ns = (prepared_ns - started_ns, ran_ns - prepared_ns, time.monotonic_ns() - ran_ns)
+        ended_ns = time.monotonic_ns()
+        times_ns = (prepared_ns - started_ns, ran_ns - prepared_ns, ended_ns - ran_ns, ended_ns)
         return frames.pack_done(self._slot, times_ns, len(outputs), self._packed)
 
     def _write_again(self, outputs: Sequence[Array]) -> bool:

@@ -60,7 +60,7 @@ class SlotTensor:
 
 
 _RUN: Final = struct.Struct("<BBHI")  # kind, slot, tensors, model handle
-_DONE: Final = struct.Struct("<BBHIQQQ")  # kind, slot, tensors, flags, nanoseconds of input, infer and output
+_DONE: Final = struct.Struct("<BBHIQQQQ")  # kind, slot, tensors, flags, nanoseconds of input, infer and output, end
 _FAILED: Final = struct.Struct("<BBH")  # kind, slot, status code
 _HANDLE: Final = struct.Struct("<BxxxI")  # kind, model handle
 _LOADED: Final = struct.Struct("<BxxxIQ")  # kind, model handle, bytes the process grew by
@@ -108,8 +108,12 @@ def unpack_run(frame: bytes) -> tuple[int, int, list[SlotTensor]]:
     return slot, handle, _unpack_tensors(frame, _RUN.size, count)
 
 
-def pack_done(slot: int, times_ns: tuple[int, int, int], count: int, tensors: bytes) -> bytes:
-    """The batch in `slot` is done; its `count` outputs lie behind its inputs, as `pack_tensors` says."""
+def pack_done(slot: int, times_ns: tuple[int, int, int, int], count: int, tensors: bytes) -> bytes:
+    """The batch in `slot` is done; its `count` outputs lie behind its inputs, as `pack_tensors` says.
+
+    `times_ns` are three durations, of input, infer and output, and when the batch ended: on the machine's monotonic
+    clock, which all of its processes share.
+    """
     return _DONE.pack(Kind.DONE, slot, count, FINAL, *times_ns) + tensors
 
 
@@ -119,10 +123,10 @@ def pack_tensors(tensors: Sequence[SlotTensor]) -> bytes:
 
 
 @_checked
-def unpack_done(frame: bytes) -> tuple[int, tuple[int, int, int], list[SlotTensor]]:
-    """Slot, the three compute times and the outputs of a DONE frame."""
-    _, slot, count, _, input_ns, infer_ns, output_ns = _DONE.unpack_from(frame)
-    return slot, (input_ns, infer_ns, output_ns), _unpack_tensors(frame, _DONE.size, count)
+def unpack_done(frame: bytes) -> tuple[int, tuple[int, int, int, int], list[SlotTensor]]:
+    """Slot, the three compute times and the end, and the outputs of a DONE frame."""
+    _, slot, count, _, input_ns, infer_ns, output_ns, ended_ns = _DONE.unpack_from(frame)
+    return slot, (input_ns, infer_ns, output_ns, ended_ns), _unpack_tensors(frame, _DONE.size, count)
 
 
 def pack_failed(slot: int, error: ErgError) -> bytes:

@@ -53,15 +53,19 @@ class BatchOutput:
 
 
 class BatchResult:
-    """What a batch gave, and how long the worker took: views made, model run, outputs written (nanoseconds)."""
+    """What a batch gave, and how long the worker took: views made, model run, outputs written (nanoseconds).
 
-    __slots__ = ("infer_ns", "input_ns", "output_ns", "outputs")
+    `ended_ns` is when, on the machine's monotonic clock.
+    """
 
-    def __init__(self, outputs: list[BatchOutput], input_ns: int, infer_ns: int, output_ns: int) -> None:
+    __slots__ = ("ended_ns", "infer_ns", "input_ns", "output_ns", "outputs")
+
+    def __init__(self, outputs: list[BatchOutput], input_ns: int, infer_ns: int, output_ns: int, ended_ns: int) -> None:
         self.outputs = outputs
         self.input_ns = input_ns
         self.infer_ns = infer_ns
         self.output_ns = output_ns
+        self.ended_ns = ended_ns
 
 
 OnDone = Callable[["BatchResult | ErgError"], None]
@@ -214,7 +218,7 @@ class WorkerProcess:
     def _handle(self, frame: bytes) -> None:
         kind = frame[0]
         if kind == Kind.DONE:
-            slot, (input_ns, infer_ns, output_ns), tensors = frames.unpack_done(frame)
+            slot, (input_ns, infer_ns, output_ns, ended_ns), tensors = frames.unpack_done(frame)
             if slot not in self._held:
                 raise InternalError(f"it answered slot {slot}, which holds no batch")
             view = self._slab.slots[slot]
@@ -225,7 +229,7 @@ class WorkerProcess:
             used = max((item.offset + item.nbytes for item in tensors), default=0)
             if used > len(view):
                 raise InternalError(f"it answered {used} bytes in a slot of {len(view)}")
-            self._finish(slot, BatchResult(outputs, input_ns, infer_ns, output_ns), used)
+            self._finish(slot, BatchResult(outputs, input_ns, infer_ns, output_ns, ended_ns), used)
         elif kind == Kind.FAILED:
             slot, error = frames.unpack_failed(frame)
             if slot not in self._held:

@@ -35,6 +35,21 @@ class FakeMemory:
     used: int = 0
 
 
+@dataclass(slots=True, kw_only=True)
+class FakePower:
+    """What a GPU tells of its power: a counter in millijoules, None for a card without one, and milliwatts."""
+
+    counter_mj: int | None = 0
+    power_mw: int = 0
+    limit_mw: int = 700_000
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FakeRates:
+    gpu: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FakeGpu:
     """A GPU or a MIG instance; `instances` are a GPU's by number, None for one that does not know MIG."""
@@ -45,6 +60,7 @@ class FakeGpu:
     slots: int = 0
     instances: dict[int, FakeGpu] = field(default_factory=dict)
     processes: tuple[FakeProcess, ...] = ()
+    power: FakePower = field(default_factory=FakePower)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,7 +77,7 @@ class FakeNvml:
             "nvmlInit": lambda: None,
             "nvmlShutdown": self._shutdown,
             "nvmlDeviceGetCount": lambda: len(self.gpus),
-            "nvmlDeviceGetHandleByIndex": lambda index: self.gpus[index],
+            "nvmlDeviceGetHandleByIndex": lambda index: _there(self.gpus[index]),
             "nvmlDeviceGetHandleByUUID": self._by_uuid,
             "nvmlDeviceGetUUID": lambda handle: handle.uuid,
             "nvmlDeviceGetMemoryInfo": lambda handle: handle.memory,
@@ -69,6 +85,10 @@ class FakeNvml:
             "nvmlDeviceGetMaxMigDeviceCount": lambda handle: handle.slots,
             "nvmlDeviceGetMigDeviceHandleByIndex": self._instance,
             "nvmlDeviceGetComputeRunningProcesses": lambda handle: handle.processes,
+            "nvmlDeviceGetTotalEnergyConsumption": self._counter_mj,
+            "nvmlDeviceGetPowerUsage": lambda handle: _there(handle).power.power_mw,
+            "nvmlDeviceGetEnforcedPowerLimit": lambda handle: _there(handle).power.limit_mw,
+            "nvmlDeviceGetUtilizationRates": self._rates,
         }
         for name, call in calls.items():
             setattr(module, name, self._fail if name == self.broken else call)
@@ -81,6 +101,17 @@ class FakeNvml:
             setattr(module, name, value)
         monkeypatch.setitem(sys.modules, "pynvml", module)
         return self
+
+    def _counter_mj(self, handle: FakeGpu) -> int:
+        counter_mj = _there(handle).power.counter_mj
+        if counter_mj is None:
+            raise FakeNvmlError(NVML_ERROR_NOT_SUPPORTED)
+        return counter_mj
+
+    def _rates(self, handle: FakeGpu) -> FakeRates:
+        if handle.mig:
+            raise FakeNvmlError(NVML_ERROR_NOT_SUPPORTED)
+        return FakeRates(40)
 
     def _fail(self, *_: object) -> object:
         raise FakeNvmlError(NVML_ERROR_GPU_IS_LOST)
@@ -104,3 +135,9 @@ class FakeNvml:
         if number not in handle.instances:
             raise FakeNvmlError(NVML_ERROR_NOT_FOUND)
         return handle.instances[number]
+
+
+def _there(gpu: FakeGpu) -> FakeGpu:
+    if gpu.power.lost:
+        raise FakeNvmlError(NVML_ERROR_GPU_IS_LOST)
+    return gpu

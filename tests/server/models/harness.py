@@ -89,7 +89,7 @@ class FakeWorker(Worker):
                 data = bytearray((np.frombuffer(data, np.float32) + np.float32(self.bias)).tobytes())
             outputs.append(BatchOutput(item.index, item.datatype, item.shape, memoryview(data)))
         self.batches.append((model.version, rows))
-        self._waiting.append((on_done, self.batch_failure(model) or BatchResult(outputs, 1, 2, 3)))
+        self._waiting.append((on_done, self.batch_failure(model) or BatchResult(outputs, 1, 2, 3, 4)))
         self._changed.set()
         if self.may_run:
             asyncio.get_running_loop().call_soon(self.run)

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from pathlib import Path
 
 import pytest
+from erg_server import files
+from erg_server.scheduling import latency_cache
 from erg_server.scheduling.latency_cache import MAX_ENTRIES, LatencyCache
 from erg_server.scheduling.latency_curve import CurveSnapshot
 from erg_server.scheduling.latency_model import LatencyModel
@@ -81,3 +84,27 @@ def test_a_model_restored_from_the_cache_predicts_as_before(tmp_path: Path) -> N
     assert [again.predict_high_ns(KEY, rows) for rows in range(1, 20)] == [
         model.predict_high_ns(KEY, rows) for rows in range(1, 20)
     ]
+
+
+def test_a_slow_writer_does_not_replace_what_a_later_one_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = LatencyCache(tmp_path / "cache.json")
+    writing, go_on = threading.Event(), threading.Event()
+
+    def slow(path: Path, text: str) -> None:
+        if not writing.is_set():
+            writing.set()
+            assert go_on.wait(10)
+        files.replace_text(path, text)
+
+    monkeypatch.setattr(latency_cache, "replace_text", slow)
+    first = threading.Thread(target=cache.save)
+    first.start()
+    assert writing.wait(10)
+    cache.put("digest", "cpu/1", {None: CurveSnapshot(means_ns={1: 5.0})})
+    second = threading.Thread(target=cache.save)
+    second.start()
+    second.join(0.2)  # Without a lock it ends here, and the first one writes last.
+    go_on.set()
+    first.join(10)
+    second.join(10)
+    assert LatencyCache(tmp_path / "cache.json").get("digest", "cpu/1")

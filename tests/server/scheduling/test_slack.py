@@ -21,6 +21,18 @@ def test_a_batch_is_due_when_one_row_more_would_be_too_late() -> None:
     assert policy.due_ns(50 * MS, SHAPE, 8, 8) == 50 * MS - 12 * MS - SLACK_MARGIN_NS, "a full one does not grow"
 
 
+def test_a_batch_is_due_earlier_by_what_batches_wait_for_a_device() -> None:
+    policy = SlackPolicy(linear(4, 1))
+    for _ in range(200):
+        policy.waited(5 * MS)
+    waited = 50 * MS - 8 * MS - SLACK_MARGIN_NS - policy.due_ns(50 * MS, SHAPE, 3, 32)
+    assert abs(waited - 5 * MS) < 0.01 * MS
+    for number in range(200):
+        policy.waited((number % 2) * 10 * MS)
+    waited = 50 * MS - 8 * MS - SLACK_MARGIN_NS - policy.due_ns(50 * MS, SHAPE, 3, 32)
+    assert abs(waited - 15 * MS) < MS, "the mean, and two deviations"
+
+
 def test_waiting_pays_while_the_next_request_is_expected_before_the_batch_is_due() -> None:
     policy = SlackPolicy(linear(4, 1))
     assert not policy.pays(100 * MS, 0), "nothing is known of a second request"

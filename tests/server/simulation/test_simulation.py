@@ -45,6 +45,20 @@ def test_under_three_times_the_capacity_goodput_stays_near_capacity() -> None:
     assert outcome.late + outcome.dropped < 0.03 * (outcome.offered - outcome.refused), "the rest is told on arrival"
 
 
+def test_in_overload_batches_stay_as_large_as_pays() -> None:
+    # A row alone takes 3.15 ms and one of eight 2.2 ms, as MiniLM's: what is admitted must leave time for those eight.
+    spec = simulated_spec("m", max_rows=32, objective_ns=30 * MS)
+    capacity = 2 * 8 / 0.01757
+    load = model(
+        spec=spec,
+        cost=LinearCost(1_090_000, 2_060_000, jitter=0.05),
+        arrivals=poisson(3 * capacity, Random(1)),
+        promise_ns=30 * MS,
+    )
+    outcome = Simulation([load], devices=2, warm_up_ns=1000 * MS).run(4)[0]
+    assert outcome.in_time / 3 >= 0.95 * capacity
+
+
 def test_a_model_runs_on_its_devices_only() -> None:
     simulation = Simulation([model(devices={1}), model(devices={0})], devices=3)
     simulation.run(1)

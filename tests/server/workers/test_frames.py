@@ -43,7 +43,7 @@ UNPACKERS: list[Callable[[bytes], Any]] = [
 SAMPLE = SlotTensor(1, DATATYPES[3], (2, 3), 64, 48)
 SAMPLES: dict[Callable[[bytes], Any], bytes] = {
     frames.unpack_run: frames.pack_run(1, 9, [SAMPLE, SAMPLE]),
-    frames.unpack_done: frames.pack_done(1, (1, 2, 3), 1, frames.pack_tensors([SAMPLE])),
+    frames.unpack_done: frames.pack_done(1, (1, 2, 3, 4), 1, frames.pack_tensors([SAMPLE])),
     frames.unpack_load: frames.pack_load(9, {"name": "m"}, b""),
     frames.unpack_unload: frames.pack_unload(9),
     frames.unpack_unloaded: frames.pack_unloaded(9),
@@ -59,8 +59,8 @@ def test_a_run_frame_comes_back(slot: int, handle: int, items: list[SlotTensor])
     assert frames.unpack_run(frame) == (slot, handle, items)
 
 
-@given(slots, st.tuples(sizes, sizes, sizes), tensors)
-def test_a_done_frame_comes_back(slot: int, times: tuple[int, int, int], items: list[SlotTensor]) -> None:
+@given(slots, st.tuples(sizes, sizes, sizes, sizes), tensors)
+def test_a_done_frame_comes_back(slot: int, times: tuple[int, int, int, int], items: list[SlotTensor]) -> None:
     frame = frames.pack_done(slot, times, len(items), frames.pack_tensors(items))
     assert frame[0] == Kind.DONE
     assert frames.unpack_done(frame) == (slot, times, items)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -76,6 +77,7 @@ class Front:
 
     link: socket.socket
     slab: Slab
+    began_ns: int = 0
 
     def receive(self) -> bytes:
         return self.link.recv(MAX_FRAME_BYTES)
@@ -100,12 +102,14 @@ class Front:
             self.slab.slots[slot][at : at + len(data)] = data
             items.append(SlotTensor(index, datatype, array.shape, at, len(data)))
             at = aligned(at + len(data))
+        self.began_ns = time.monotonic_ns()
         self.link.send(frames.pack_run(slot, handle, items))
         return self.receive()
 
     def outputs(self, frame: bytes) -> list[Array]:
-        slot, times_ns, items = frames.unpack_done(frame)
+        slot, (*times_ns, ended_ns), items = frames.unpack_done(frame)
         assert all(0 <= each < 60 * 10**9 for each in times_ns)
+        assert self.began_ns + sum(times_ns) <= ended_ns <= time.monotonic_ns()
         view = self.slab.slots[slot]
         return [
             Tensor("", each.datatype, each.shape, bytes(view[each.offset : each.offset + each.nbytes])).numpy()

@@ -281,7 +281,7 @@ def impostor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answers:
 
 def done_frame(slot: int, *, offset: int = 64, nbytes: int = 24) -> bytes:
     output = frames.SlotTensor(0, DataType.FP32, (2, 3), offset, nbytes)
-    return frames.pack_done(slot, (1, 2, 3), 1, frames.pack_tensors([output]))
+    return frames.pack_done(slot, (1, 2, 3, 4), 1, frames.pack_tensors([output]))
 
 
 @pytest.mark.parametrize(
