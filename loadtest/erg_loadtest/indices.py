@@ -22,6 +22,7 @@ from erg_loadtest.figure import Source
 Part = Literal["power", "memory", "time"]
 PARTS: tuple[Part, ...] = ("power", "memory", "time")
 UNITS: Mapping[Part, str] = {"power": "W", "memory": "bytes", "time": "µs"}
+_MISSING = "missing: "
 EQUAL_WEIGHTS: Mapping[Part, float] = {"power": 1.0, "memory": 1.0, "time": 1.0}
 
 
@@ -79,7 +80,7 @@ def indices(parts: Parts, baseline: Parts, weights: Mapping[Part, float] = EQUAL
     return Indices(
         baseline=baseline.name,
         weights=dict(weights),
-        inference_cost="missing: " + ", ".join(said) if said else _inference_cost(parts, baseline, weights, ratios),
+        inference_cost=_MISSING + ", ".join(said) if said else _inference_cost(parts, baseline, weights, ratios),
         training_efficiency=_training_efficiency(parts, baseline),
         ratios=ratios,
         source="modelled" if modelled else "measured",
@@ -114,7 +115,7 @@ def _inference_cost(
 def _training_efficiency(parts: Parts, baseline: Parts) -> float | str:
     said = [text for name in ("performance", "training_s") if (text := _missing(name, parts, baseline))]
     if said:
-        return "missing: " + ", ".join(said)
+        return _MISSING + ", ".join(said)
     performance = (parts.performance or 0.0) / (baseline.performance or 1.0)
     return performance / ((parts.training_s or 1.0) / (baseline.training_s or 1.0))
 
@@ -131,7 +132,8 @@ _HOW: Mapping[str, str] = {
 def hints(found: Indices) -> str:
     """How to bring what the indices lack, "" where they lack nothing."""
     texts = [text for text in (found.inference_cost, found.training_efficiency) if isinstance(text, str)]
-    lacking = [f"{name} by {how}" for name, how in _HOW.items() if any(name in text for text in texts)]
+    names = {part.removeprefix("the baseline's ") for text in texts for part in text.removeprefix(_MISSING).split(", ")}
+    lacking = [f"{name} by {how}" for name, how in _HOW.items() if name in names]
     return f"What is missing comes from: {'; '.join(lacking)}." if lacking else ""
 
 

@@ -54,7 +54,9 @@ def ratio(numerators: npt.ArrayLike, denominators: npt.ArrayLike, confidence: fl
         return f"an interval needs {MIN_BLOCKS} blocks of time, not {len(below)}: run longer"
     value = float(above.sum() / below.sum())
     reach = t_quantile(0.5 + confidence / 2, len(below) - 1) * _ratio_error(above, below)
-    return Interval(value=value, low=value - reach, high=value + reach)
+    # A mean of what is never below zero is not either.
+    low = value - reach if above.min() < 0 else max(0.0, value - reach)
+    return Interval(value=value, low=low, high=value + reach)
 
 
 def percentile(

@@ -218,7 +218,7 @@ def account_table(accounts: Sequence[Account], unit: str) -> Table:
         rows=[
             [
                 account_name(account), f"{account.scope} {account.model}".strip(), number(account.total),
-                full_text(account.per_1000), account.per_1000.source,
+                full_text(account.per_1000).replace(f" {account.per_1000.unit}", "", 1), account.per_1000.source,
             ]
             for account in accounts
         ],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from erg_loadtest.document import RunDocument
 from erg_loadtest.figure import Figure
-from erg_loadtest.figure_text import TITLES, full_text
+from erg_loadtest.figure_text import TITLES, full_text, value_text
 from erg_loadtest.indices import PARTS, UNITS, Indices, hints
 from erg_loadtest.page import Picture, Table, charts, heading, page, paragraph
 from erg_loadtest.pareto import Front, front_pictures, front_table
@@ -99,13 +99,16 @@ def index_table(runs: Sequence[RunDocument], found: Sequence[Indices]) -> Table:
     for run, each in zip(runs, found, strict=True):
         parts = run.parts()
         mark = " (modelled)" if each.source == "modelled" and not isinstance(each.inference_cost, str) else ""
-        raw = (*(parts.part(name) for name in PARTS), parts.performance, parts.training_s)
-        indices = (_shown(each.inference_cost) + mark, _shown(each.training_efficiency))
-        rows.append([run.label, *indices, *("unknown" if value is None else number(value) for value in raw)])
-    units = [f"{name}, {UNITS[name]}" for name in PARTS]
-    headings = ("run", "inference cost", "training efficiency", *units, "performance", "training, s")
+        raw = [_part(parts.part(name), UNITS[name]) for name in PARTS]
+        others = ["unknown" if value is None else number(value) for value in (parts.performance, parts.training_s)]
+        rows.append([run.label, _shown(each.inference_cost) + mark, _shown(each.training_efficiency), *raw, *others])
+    headings = ("run", "inference cost", "training efficiency", *PARTS, "performance", "training, s")
     return Table(headings=headings, rows=rows, numbers=frozenset(range(3, 8)))
 
 
 def _shown(value: float | str) -> str:
     return value if isinstance(value, str) else number(value)
+
+
+def _part(value: float | None, unit: str) -> str:
+    return "unknown" if value is None else value_text(Figure(value=value, unit=unit))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -13,8 +13,6 @@ from erg_loadtest.indices import Indices, hints
 from erg_loadtest.page import Table as PlainTable
 from erg_loadtest.pictures import UNKNOWN, account_table, figure_table
 from erg_loadtest.svg import number, printable
-
-_NAME_WIDTH = 24
 
 
 def render_document(run: RunDocument, found: Indices | None = None) -> RenderableType:
@@ -55,16 +53,9 @@ def index_table(label: str, found: Indices) -> Table:
 def rich_table(table: PlainTable, title: str) -> Table:
     """A page's table for a terminal. Cells are text: rich's markup in a model's name means nothing."""
     shown = Table(title=Text(printable(title)), title_justify="left")
-    longest = max((len(row[0]) for row in table.rows), default=0)
     for index, heading in enumerate(table.headings):
-        # Names tell the rows apart: numbers are folded first.
-        width = min(longest, _NAME_WIDTH) if index == 0 else None
-        shown.add_column(
-            Text(printable(heading)),
-            justify="right" if index in table.numbers else "left",
-            overflow="fold",
-            min_width=width,
-        )
+        justify: JustifyMethod = "right" if index in table.numbers else "left"
+        shown.add_column(Text(printable(heading)), justify=justify, overflow="fold")
     for index, row in enumerate(table.rows):
         shown.add_row(*_cells(row), style="bold" if index == table.chosen else None)
     return shown

@@ -33,6 +33,7 @@ def test_a_missing_part_makes_no_index_and_says_whose_and_how_to_bring_it():
     assert found.training_efficiency == "missing: training time"
     assert "--metrics-url" in hints(found)
     assert "training time by --training-time" in hints(found)
+    assert "time by answers" not in hints(found)
     assert hints(indices(BASE, BASE)) == ""
     assert indices(BASE, Parts(name="x", power=1.0)).inference_cost == (
         "missing: the baseline's memory, the baseline's time, the baseline's performance"

@@ -22,6 +22,11 @@ def test_a_rate_over_equal_blocks_is_the_textbook_interval_of_a_mean():
     assert 10 - known(found.low) == pytest.approx(known(found.high) - 10)
 
 
+def test_what_is_never_below_zero_is_not_bounded_below_it():
+    assert known(ratio([0, 0, 0, 0, 9], [1.0] * 5)).low == 0
+    assert known(known(ratio([-1, 0, 0, 0, 9], [1.0] * 5)).low) < 0
+
+
 def test_blocks_in_which_nothing_was_asked_do_not_count():
     assert ratio([1, 2, 3, 2, 1, 0], [1, 1, 1, 1, 1, 0]) == ratio([1, 2, 3, 2, 1], [1, 1, 1, 1, 1])
 
