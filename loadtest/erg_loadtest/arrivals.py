@@ -6,9 +6,11 @@ import itertools
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from erg_loadtest.errors import PlanError
+from erg_loadtest.mlperf import Mlperf
 
 NS_PER_S = 1_000_000_000
 
@@ -50,8 +52,67 @@ class PoissonRate:
         _check_rate(self.rate_per_s)
 
 
-OpenLoop = ConstantRate | PoissonRate
-Arrivals = ClosedLoop | ConstantRate | PoissonRate
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BurstyRate:
+    """Poisson arrivals whose rate switches: each period begins with a burst, and the average is kept.
+
+    In a burst the rate is `factor` times the average; outside it is what remains,
+    average x (1 - share x factor) / (1 - share). Arrivals are drawn by inverting the cumulative rate (Cinlar's method
+    for inhomogeneous Poisson processes), so a seed repeats the same run.
+    """
+
+    rate_per_s: float
+    """The average over a whole period."""
+    factor: float = 5.0
+    share: float = 0.1
+    """The part of each period that is burst."""
+    period_s: float = 2.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_rate(self.rate_per_s)
+        if not 1 < self.factor < math.inf:
+            raise PlanError(f"the burst factor must be above 1 and finite, not {self.factor:g}")
+        if not 0 < self.share < 1:
+            raise PlanError(f"the burst share must be between 0 and 1, not {self.share:g}")
+        if not 0 < self.period_s < math.inf:
+            raise PlanError(f"the burst period must be positive and finite, not {self.period_s:g} s")
+        if self.factor * self.share > 1:
+            raise PlanError(
+                f"bursts of {self.factor:g} times the rate for {self.share:.0%} of the time are more than the average "
+                f"allows: lower the factor to {1 / self.share:g} or the share to {1 / self.factor:g}"
+            )
+
+    @property
+    def quiet_rate_per_s(self) -> float:
+        """The rate outside bursts."""
+        return self.rate_per_s * max(0.0, 1 - self.share * self.factor) / (1 - self.share)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """Recorded arrivals, played once; see `trace_file`."""
+
+    offsets_ns: tuple[int, ...]
+    """When each request is due, counted from the start of the run and never going back."""
+    source: str
+    """What was recorded, for the report."""
+    speed: float = 1.0
+    """How much faster than recorded; the offsets have it in them already."""
+
+    def __post_init__(self) -> None:
+        if not self.offsets_ns:
+            raise PlanError(f"{self.source}: there is no request to replay")
+
+    @property
+    def rate_per_s(self) -> float | None:
+        """The mean rate; None of fewer than two requests or when all are due at once."""
+        span_ns = self.offsets_ns[-1] - self.offsets_ns[0]
+        return (len(self.offsets_ns) - 1) * NS_PER_S / span_ns if span_ns else None
+
+
+OpenLoop = ConstantRate | PoissonRate | BurstyRate | Replay
+Arrivals = ClosedLoop | OpenLoop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,36 +137,19 @@ class Limit:
 
 
 def due_offsets_ns(arrivals: OpenLoop) -> Iterator[int]:
-    """Endless offsets from the start of the run at which requests are due; they never go back."""
-    return _constant_ns(arrivals) if isinstance(arrivals, ConstantRate) else _poisson_ns(arrivals)
+    """Offsets from the start of the run at which requests are due; they never go back, and end only with a replay."""
+    match arrivals:
+        case ConstantRate():
+            return _constant_ns(arrivals)
+        case PoissonRate():
+            return _poisson_ns(arrivals)
+        case BurstyRate():
+            return _bursty_ns(arrivals)
+        case Replay():
+            return iter(arrivals.offsets_ns)
 
 
-def split_arrivals(arrivals: Arrivals, parts: int) -> tuple[Arrivals, ...]:
-    """The same load as `parts` independent streams, one a client process."""
-    if parts < 1:
-        raise PlanError(f"the number of client processes must be at least 1, not {parts}")
-    if isinstance(arrivals, ClosedLoop):
-        if arrivals.concurrency < parts:
-            raise PlanError(f"a concurrency of {arrivals.concurrency} cannot be split over {parts} client processes")
-        return tuple(ClosedLoop(concurrency=share) for share in _shares(arrivals.concurrency, parts))
-    share = arrivals.rate_per_s / parts
-    if isinstance(arrivals, ConstantRate):
-        return tuple(
-            ConstantRate(rate_per_s=share, phase_s=arrivals.phase_s + part / arrivals.rate_per_s)
-            for part in range(parts)
-        )
-    # The sum of independent Poisson processes is one; only their seeds must differ.
-    return tuple(PoissonRate(rate_per_s=share, seed=arrivals.seed + 7919 * part) for part in range(parts))
-
-
-def split_limit(limit: Limit, parts: int) -> tuple[Limit, ...]:
-    """The limit of each of `parts` streams; their requests add up to the whole's."""
-    if limit.requests is None:
-        return (limit,) * parts
-    return tuple(Limit(requests=share, duration_s=limit.duration_s) for share in _shares(limit.requests, parts))
-
-
-def describe(arrivals: Arrivals) -> str:
+def describe(arrivals: Arrivals | Mlperf) -> str:
     """The process in words, for a report."""
     match arrivals:
         case ClosedLoop():
@@ -114,6 +158,25 @@ def describe(arrivals: Arrivals) -> str:
             return f"open loop, {arrivals.rate_per_s:g} a second, evenly"
         case PoissonRate():
             return f"open loop, {arrivals.rate_per_s:g} a second, Poisson (seed {arrivals.seed})"
+        case BurstyRate():
+            return (
+                f"open loop, {arrivals.rate_per_s:g} a second on average, bursts of {arrivals.factor:g} times that for "
+                f"{arrivals.share:.0%} of each {arrivals.period_s:g} s (seed {arrivals.seed})"
+            )
+        case Replay():
+            rate = "" if arrivals.rate_per_s is None else f", {arrivals.rate_per_s:g} a second on average"
+            return f"replay of {arrivals.source} at {arrivals.speed:g} times its speed{rate}"
+        case Mlperf():
+            return arrivals.describe()
+
+
+def arrivals_json(arrivals: Arrivals | Mlperf) -> dict[str, Any]:
+    """The process as plain values; of a replay its source, not its times."""
+    document = {"kind": type(arrivals).__name__, **asdict(arrivals)}
+    if isinstance(arrivals, Replay):
+        document["requests"] = len(document.pop("offsets_ns"))
+        document["rate_per_s"] = arrivals.rate_per_s
+    return document
 
 
 def _constant_ns(arrivals: ConstantRate) -> Iterator[int]:
@@ -130,8 +193,21 @@ def _poisson_ns(arrivals: PoissonRate) -> Iterator[int]:
         yield round(due_s * NS_PER_S)
 
 
-def _shares(total: int, parts: int) -> list[int]:
-    return [total // parts + (part < total % parts) for part in range(parts)]
+def _bursty_ns(arrivals: BurstyRate) -> Iterator[int]:
+    # Arrivals of a unit rate, stretched by the inverse of the expected count so far: exact in burst and out of it.
+    generator = random.Random(arrivals.seed)  # noqa: S311 - arrivals, not secrets
+    expected_in_period = arrivals.rate_per_s * arrivals.period_s
+    expected_in_burst = expected_in_period * arrivals.share * arrivals.factor
+    burst_rate_per_s, quiet_rate_per_s = arrivals.rate_per_s * arrivals.factor, arrivals.quiet_rate_per_s
+    expected = 0.0
+    while True:
+        expected += generator.expovariate(1.0)
+        periods, rest = divmod(expected, expected_in_period)
+        if rest < expected_in_burst or quiet_rate_per_s == 0:
+            within_s = rest / burst_rate_per_s
+        else:
+            within_s = arrivals.period_s * arrivals.share + (rest - expected_in_burst) / quiet_rate_per_s
+        yield round((periods * arrivals.period_s + within_s) * NS_PER_S)
 
 
 def _check_rate(rate_per_s: float) -> None:

@@ -15,11 +15,12 @@ from erg_server.pb import inference_pb2, model_config_pb2
 from erg_loadtest.errors import PlanError, ServerError
 from erg_loadtest.payloads import Payload
 from erg_loadtest.samples import OK, WRONG_ANSWER
-from erg_loadtest.tensors import InputSpec, Signature
+from erg_loadtest.tensors import InputSpec, OutputSpec, Signature
 
 SERVICE = "inference.GRPCInferenceService"
 _UNLIMITED = -1
 _QUESTION_TIMEOUT_S = 30.0
+_ANY_BATCH_SIZE = (1 << 31) - 1
 
 Check = Callable[[int, bytes], bool]
 """Given a prepared request's index and the serialised answer: whether they belong together."""
@@ -103,8 +104,11 @@ class InferClient:
         body = await call(question.SerializeToString(), timeout=_QUESTION_TIMEOUT_S)
         return answer(body)
 
-    async def signature(self, model: str, version: str = "") -> Signature:
-        """The model's inputs, from its metadata and, where the server tells it, its configuration."""
+    async def signature(self, model: str, version: str = "", *, batch_axis: bool = False) -> Signature:
+        """The model's inputs, from its metadata and, where the server tells it, its configuration.
+
+        `batch_axis` says that the first axis of every input is the batch's, for servers that tell no configuration.
+        """
         try:
             metadata = await self.ask(
                 "ModelMetadata",
@@ -113,7 +117,14 @@ class InferClient:
             )
         except grpc.aio.AioRpcError as error:
             raise ServerError(f"{self._target.url}: metadata of '{model}': {describe_error(error)}") from None
+        if not metadata.inputs:
+            raise ServerError(
+                f"{self._target.url}: the metadata of '{model}' names no inputs, so no request can be made; "
+                "declare them where the model is configured"
+            )
         config = await self._config(model, version)
+        if config is None:
+            config = model_config_pb2.ModelConfig(max_batch_size=_ANY_BATCH_SIZE if batch_axis else 0)
         optional = {entry.name for entry in config.input if entry.optional}
         return Signature(
             model=model,
@@ -128,9 +139,10 @@ class InferClient:
                 )
                 for entry in metadata.inputs
             ),
+            outputs=tuple(OutputSpec(name=entry.name, datatype=entry.datatype) for entry in metadata.outputs),
         )
 
-    async def _config(self, model: str, version: str) -> model_config_pb2.ModelConfig:
+    async def _config(self, model: str, version: str) -> model_config_pb2.ModelConfig | None:
         try:
             response = await self.ask(
                 "ModelConfig",
@@ -140,7 +152,7 @@ class InferClient:
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 # An extension of Triton's; without it nothing says that an axis is the batch's.
-                return model_config_pb2.ModelConfig()
+                return None
             raise ServerError(f"{self._target.url}: configuration of '{model}': {describe_error(error)}") from None
         return response.config
 

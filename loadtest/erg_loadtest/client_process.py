@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import json
+import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,9 @@ import numpy as np
 
 from erg_loadtest.client import InferClient
 from erg_loadtest.dispatch import precise_event_loop
-from erg_loadtest.fleet import Local, Work
+from erg_loadtest.fleet import Local
+from erg_loadtest.loadgen import LoadGenRun
+from erg_loadtest.work import Work
 
 _REPORT_EVERY_NS = 200_000_000
 
@@ -29,7 +32,7 @@ def main() -> None:
 
 async def _run(work: Work) -> None:
     async with InferClient(work.target) as client:
-        sender = Local(work, client)
+        sender = Local(work, client) if work.mlperf is None else LoadGenRun(work, work.mlperf, client)
         await sender.warm_up(_reporter())
         _say({"event": "warm"})
         if await asyncio.to_thread(sys.stdin.buffer.readline) != b"go\n":
@@ -40,7 +43,15 @@ async def _run(work: Work) -> None:
     columns = io.BytesIO()
     np.savez(columns, **samples.arrays())
     body = columns.getvalue()
-    _say({"event": "result", "bytes": len(body), "cpu_s": cpu_s}, body)
+    result = {
+        "event": "result",
+        "bytes": len(body),
+        "cpu_s": cpu_s,
+        "loop_busy": sender.loop_busy,
+        "wrong_answer": sender.wrong_answer,
+        "verdict": None if sender.verdict is None else sender.verdict.to_json(),
+    }
+    _say(result, body)
 
 
 def _reporter() -> Callable[[int], None]:
@@ -61,6 +72,18 @@ def _say(event: dict[str, Any], body: bytes = b"") -> None:
     sys.stdout.buffer.flush()
 
 
+def _exit(code: int) -> None:
+    # Without tearing down: LoadGen's thread cannot be stopped, and C++ aborts a process that ends around one.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):  # The parent got it as well, and reports it.
+    try:
         main()
+    except KeyboardInterrupt:  # The parent got it as well, and reports it.
+        _exit(130)
+    except Exception:  # noqa: BLE001 - nothing is above; the parent reports the code
+        traceback.print_exc()
+        _exit(1)

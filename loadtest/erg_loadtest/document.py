@@ -138,7 +138,6 @@ def run_document(
     spent = run_consumption(result)
     figures, missing = run_figures(plan, result, spent)
     figures_json = result.to_json()
-    validity = figures_json.get("validity")
     return RunDocument(
         label=label or result.model,
         variant=variant or result.model,
@@ -152,7 +151,7 @@ def run_document(
         server_software=plain(result.record.software),
         command=command,
         started=datetime.fromtimestamp(result.record.started_unix_s, UTC).isoformat(timespec="seconds"),
-        validity=validity if isinstance(validity, Mapping) else None,
+        validity=_validity(result),
         warnings=tuple(warnings(result)),
         figures=figures,
         missing=missing,
@@ -164,6 +163,13 @@ def run_document(
         quality=quality or Quality(),
         result=figures_json,
     )
+
+
+def _validity(result: LoadResult) -> dict[str, Any]:
+    reasons = list(result.validity.reasons)
+    if result.mlperf is not None and not result.mlperf.valid:
+        reasons += [f"LoadGen: {reason}" for reason in result.mlperf.reasons]
+    return {**result.validity.to_json(), "valid": not reasons, "reasons": reasons}
 
 
 def plain(value: Any) -> Any:

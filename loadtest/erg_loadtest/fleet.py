@@ -7,97 +7,44 @@ import contextlib
 import io
 import json
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 
-from erg_loadtest.arrivals import Arrivals, ClosedLoop, ConstantRate, Limit, PoissonRate, split_arrivals, split_limit
-from erg_loadtest.client import Check, InferClient, Target
+from erg_loadtest.answers import AnswerCheck
+from erg_loadtest.arrivals import Arrivals, ClosedLoop, Limit
+from erg_loadtest.client import Check, InferClient
 from erg_loadtest.dispatch import MonotonicTimer, Requests, drive
 from erg_loadtest.errors import LoadTestError
-from erg_loadtest.payloads import Payload
+from erg_loadtest.mlperf import Verdict
 from erg_loadtest.samples import Samples
+from erg_loadtest.thread_use import thread_busy_s
+from erg_loadtest.work import Work
 
 OnDone = Callable[[int], None]
 
-_ARRIVALS = {kind.__name__: kind for kind in (ClosedLoop, ConstantRate, PoissonRate)}
 _WARMUP_CONCURRENCY = 8
 _GRACE_S = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """What one sender does: the plan, with its requests made and its rate or callers already shared out."""
-
-    target: Target
-    arrivals: Arrivals
-    limit: Limit
-    warmup: Limit | None
-    payloads: tuple[Payload, ...]
-    max_in_flight: int
-    offset: int = 0
-
-    def split(self, parts: int) -> tuple[Work, ...]:
-        """One share a client process; each starts at another request, so that they are not sent in lockstep."""
-        warmups: Sequence[Limit | None] = (None,) * parts if self.warmup is None else split_limit(self.warmup, parts)
-        return tuple(
-            Work(
-                target=self.target,
-                arrivals=arrivals,
-                limit=limit,
-                warmup=warmup,
-                payloads=self.payloads,
-                max_in_flight=max(1, self.max_in_flight // parts),
-                offset=part * len(self.payloads) // parts,
-            )
-            for part, (arrivals, limit, warmup) in enumerate(
-                zip(split_arrivals(self.arrivals, parts), split_limit(self.limit, parts), warmups, strict=True)
-            )
-        )
-
-    def header(self) -> bytes:
-        """Everything but the requests' bytes, as one line of JSON."""
-        document = {
-            "target": asdict(self.target),
-            "arrivals": {"kind": type(self.arrivals).__name__, **asdict(self.arrivals)},
-            "limit": asdict(self.limit),
-            "warmup": None if self.warmup is None else asdict(self.warmup),
-            "max_in_flight": self.max_in_flight,
-            "offset": self.offset,
-            "payloads": [[len(payload.body), payload.rows] for payload in self.payloads],
-        }
-        return json.dumps(document).encode() + b"\n"
-
-    @staticmethod
-    def read(stream: BinaryIO) -> Work:
-        """The counterpart of `header` and the bodies that follow it."""
-        document: dict[str, Any] = json.loads(stream.readline())
-        arrivals = document["arrivals"]
-        return Work(
-            target=Target(**document["target"]),
-            arrivals=_ARRIVALS[arrivals.pop("kind")](**arrivals),
-            limit=Limit(**document["limit"]),
-            warmup=None if document["warmup"] is None else Limit(**document["warmup"]),
-            payloads=tuple(Payload(body=stream.read(size), rows=rows) for size, rows in document["payloads"]),
-            max_in_flight=document["max_in_flight"],
-            offset=document["offset"],
-        )
 
 
 class Local:
     """Sends from this process."""
 
     children_cpu_s = 0.0
+    verdict: Verdict | None = None
 
     def __init__(self, work: Work, client: InferClient, check: Check | None = None) -> None:
         self._work = work
-        self._requests = Requests(
-            send=client.sender(work.payloads, check), distinct=len(work.payloads), offset=work.offset
-        )
+        self._answers = None if work.check is None else AnswerCheck(work.check, work.payloads)
+        self.send = client.sender(work.payloads, check or self._answers)
+        self._requests = Requests(send=self.send, distinct=len(work.payloads), offset=work.offset)
+        self.loop_busy = 0.0
+        """The share of the measured time that the event loop's thread was on a CPU or waiting for one; known once
+        `measure` returned."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -107,17 +54,25 @@ class Local:
     ) -> None:
         return None
 
-    async def warm_up(self, on_done: OnDone | None = None) -> None:
-        """Send the warm-up in a closed loop as wide as the real one, but no wider than needed."""
+    @property
+    def wrong_answer(self) -> str | None:
+        """One wrong answer in words, where answers are checked by the work's rule and one was wrong."""
+        return None if self._answers is None else self._answers.example
+
+    async def warm_up(self, on_done: OnDone | None = None) -> Samples | None:
+        """Send the warm-up in a closed loop as wide as the real one, but no wider than needed; None without one."""
         if self._work.warmup is None:
-            return
+            return None
         arrivals = self._work.arrivals
         concurrency = arrivals.concurrency if isinstance(arrivals, ClosedLoop) else _WARMUP_CONCURRENCY
-        await self._drive(ClosedLoop(concurrency=concurrency), self._work.warmup, on_done)
+        return await self._drive(ClosedLoop(concurrency=concurrency), self._work.warmup, on_done)
 
     async def measure(self, on_done: OnDone | None = None) -> Samples:
         """Send the requests that count."""
-        return await self._drive(self._work.arrivals, self._work.limit, on_done)
+        before_s, busy_before_s = time.perf_counter(), thread_busy_s()
+        samples = await self._drive(self._work.arrivals, self._work.limit, on_done)
+        self.loop_busy = (thread_busy_s() - busy_before_s) / max(time.perf_counter() - before_s, 1e-9)
+        return samples
 
     async def _drive(self, arrivals: Arrivals, limit: Limit, on_done: OnDone | None) -> Samples:
         return await drive(
@@ -138,6 +93,12 @@ class Fleet:
         self._processes: list[Process] = []
         self.children_cpu_s = 0.0
         """CPU time of the clients while they measured; known once `measure` returned."""
+        self.loop_busy = 0.0
+        """As `Local` has it, of the busiest client."""
+        self.wrong_answer: str | None = None
+        """As `Local` has it, of any client."""
+        self.verdict: Verdict | None = None
+        """LoadGen's, where it ran in the client."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -146,7 +107,7 @@ class Fleet:
                     sys.executable, "-m", "erg_loadtest.client_process", stdin=PIPE, stdout=PIPE
                 )
                 self._processes.append(process)
-                await _send(process, part.header(), *(payload.body for payload in part.payloads))
+                await _send(process, part.header(), *part.bodies())
         except BaseException:
             await self._stop()
             raise
@@ -172,6 +133,10 @@ class Fleet:
             with np.load(io.BytesIO(await process.stdout.readexactly(event["bytes"])), allow_pickle=False) as columns:
                 parts.append(Samples(**{name: columns[name] for name in columns.files}))
             self.children_cpu_s += event["cpu_s"]
+            self.wrong_answer = self.wrong_answer or event["wrong_answer"]
+            if event["verdict"] is not None:
+                self.verdict = Verdict.from_json(event["verdict"])
+            self.loop_busy = max(self.loop_busy, event["loop_busy"])
         return Samples.merge(parts)
 
     async def _together(self, event: str, on_done: OnDone | None) -> list[dict[str, Any]]:

@@ -1,124 +1,103 @@
-"""What to send, from a file: perf_analyzer's JSON, or numpy's .npz with one array an input."""
+"""What to send, from files: npz, perf_analyzer's JSON, jsonl of text, or a folder of images."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from erg_loadtest.answers import golden_answer
+from erg_loadtest.array_files import json_samples, npz_samples
 from erg_loadtest.errors import PlanError
-from erg_loadtest.payloads import Payload, build_payload
-from erg_loadtest.tensors import Array, InputSpec, Signature, matches, numpy_dtype
+from erg_loadtest.image_data import ImageOptions, image_samples
+from erg_loadtest.payloads import Payload, Sample, build_payload
+from erg_loadtest.tensors import Array, Signature, matches
+from erg_loadtest.text_data import TextOptions, text_samples
 
 _MAX_FILE_BYTES = 1 << 30
+_MAX_PREPARED_BYTES = 4 << 30
 
 
-def payloads_from_file(path: Path, signature: Signature, *, batch_size: int = 1) -> list[Payload]:
-    """The prepared requests of a file, each of `batch_size` consecutive samples of equal shape.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileScenario:
+    """Requests made of a file or a folder."""
 
-    A sample is one row, without the batch axis: an entry of the JSON's "data", or one index of the arrays' first axis.
-    """
-    if path.stat().st_size > _MAX_FILE_BYTES:
-        raise PlanError(f"{path}: larger than {_MAX_FILE_BYTES} bytes")
-    if batch_size > max(1, signature.max_batch_size):
-        raise PlanError(f"batch size {batch_size}: model '{signature.model}' takes {max(1, signature.max_batch_size)}")
-    samples = _npz_samples(path, signature) if path.suffix == ".npz" else _json_samples(path, signature)
-    if len(samples) < batch_size:
-        raise PlanError(f"{path}: holds {len(samples)} samples, fewer than one batch of {batch_size}")
-    for index, sample in enumerate(samples):
-        _check(path, index, sample, signature)
-    groups = [samples[at : at + batch_size] for at in range(0, len(samples) - batch_size + 1, batch_size)]
-    return [_payload(path, group, signature) for group in groups]
+    path: Path
+    batch_size: int = 1
+    text: TextOptions = field(default_factory=TextOptions)
+    images: ImageOptions = field(default_factory=ImageOptions)
+
+    def payloads(self, signature: Signature) -> list[Payload]:
+        """The prepared requests, each of `batch_size` consecutive samples.
+
+        A sample is one row, without the batch axis: an entry of the JSON's "data", an index of the arrays' first axis,
+        a line of text, an image. Raises PlanError that says which of them does not fit, and why.
+        """
+        path, batch_size = self.path, self.batch_size
+        if batch_size < 1 or batch_size > max(1, signature.max_batch_size):
+            raise PlanError(
+                f"batch size {batch_size}: model '{signature.model}' takes {max(1, signature.max_batch_size)}"
+            )
+        samples = self._samples(signature)
+        if len(samples) < batch_size:
+            raise PlanError(f"{path}: holds {len(samples)} samples, fewer than one batch of {batch_size}")
+        for sample in samples:
+            _check(sample, signature)
+        groups = [samples[at : at + batch_size] for at in range(0, len(samples) - batch_size + 1, batch_size)]
+        payloads = []
+        prepared_bytes = 0
+        for group in groups:
+            payloads.append(_payload(path, group, signature))
+            prepared_bytes += len(payloads[-1].body)
+            if prepared_bytes > _MAX_PREPARED_BYTES:
+                raise PlanError(f"{path}: makes requests of more than {_MAX_PREPARED_BYTES >> 30} GiB: give less of it")
+        return payloads
+
+    def _samples(self, signature: Signature) -> Sequence[Sample]:
+        path = self.path
+        if path.is_dir():
+            return image_samples(path, signature, self.images)
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise PlanError(f"{path}: larger than {_MAX_FILE_BYTES} bytes")
+        match path.suffix:
+            case ".npz":
+                return npz_samples(path, signature)
+            case ".jsonl":
+                return text_samples(path, signature, self.text, batch_size=self.batch_size)
+            case ".json":
+                return json_samples(path, signature)
+        raise PlanError(
+            f"{path}: data is an .npz, perf_analyzer's .json, a .jsonl of texts or a folder of images, by its name"
+        )
 
 
-def _payload(path: Path, group: Sequence[Mapping[str, Array]], signature: Signature) -> Payload:
+def _payload(path: Path, group: Sequence[Sample], signature: Signature) -> Payload:
+    inputs = _joined(path, [sample.inputs for sample in group], signature)
+    if all(sample.expected is None for sample in group):
+        return build_payload(signature, inputs, rows=len(group))
+    expected = _joined(path, [sample.expected or {} for sample in group], signature)
+    return build_payload(signature, inputs, rows=len(group), expected=golden_answer(signature, expected))
+
+
+def _joined(path: Path, rows: Sequence[Mapping[str, Array]], signature: Signature) -> Mapping[str, Array]:
     if signature.max_batch_size == 0:
-        return build_payload(signature, group[0], rows=1)
-    try:
-        tensors = {name: np.stack([sample[name] for sample in group]) for name in group[0]}
-    except (KeyError, ValueError):
-        raise PlanError(f"{path}: samples of one batch differ in their inputs or shapes; use batch size 1") from None
-    return build_payload(signature, tensors, rows=len(group))
+        return rows[0]
+    names = rows[0].keys()
+    if any(row.keys() != names or any(row[name].shape != rows[0][name].shape for name in names) for row in rows):
+        raise PlanError(f"{path}: samples of one batch differ in their tensors or shapes; use batch size 1")
+    return {name: np.stack([row[name] for row in rows]) for name in names}
 
 
-def _npz_samples(path: Path, signature: Signature) -> list[dict[str, Array]]:
-    # No pickles: an .npz from elsewhere is data, never code.
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            columns = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
-        raise PlanError(f"{path}: not an .npz of plain arrays ({error})") from error
-    lengths = {len(column) if column.ndim else 0 for column in columns.values()}
-    if len(lengths) != 1:
-        raise PlanError(f"{path}: every array needs the same first axis, one entry a sample; found {sorted(lengths)}")
-    held = {name: _as_held(column, signature.input(name)) for name, column in columns.items()}
-    return [{name: column[index] for name, column in held.items()} for index in range(lengths.pop())]
-
-
-def _json_samples(path: Path, signature: Signature) -> list[dict[str, Array]]:
-    try:
-        document = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise PlanError(f"{path}: not JSON ({error})") from error
-    entries = document.get("data") if isinstance(document, dict) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise PlanError(f'{path}: expected {{"data": [{{"INPUT": [values]}}, ...]}}')
-    return [
-        {name: _json_tensor(path, index, signature.input(name), value, signature) for name, value in entry.items()}
-        for index, entry in enumerate(entries)
-    ]
-
-
-def _json_tensor(path: Path, index: int, spec: InputSpec, value: Any, signature: Signature) -> Array:
-    where = f"{path}: data[{index}].{spec.name}"
-    declared = spec.shape[1:] if signature.max_batch_size > 0 else spec.shape
-    shape: Any = None
-    if isinstance(value, dict):
-        shape, value = value.get("shape"), value.get("content", value)
-    if isinstance(value, dict):
-        return _base64_tensor(where, spec, value.get("b64"), shape if shape is not None else declared)
-    try:
-        flat = _as_held(np.array(value, dtype=object), spec)
-        if shape is None:
-            # A flat list for a shape without open sizes is how perf_analyzer's files are written.
-            shape = declared if -1 not in declared and flat.size == np.prod(declared) else flat.shape
-        return flat.reshape(shape)
-    except (TypeError, ValueError) as error:
-        raise PlanError(f"{where}: {error}") from error
-
-
-def _base64_tensor(where: str, spec: InputSpec, text: Any, shape: Sequence[int]) -> Array:
-    if not isinstance(text, str) or spec.datatype in {"BYTES", "BF16"}:
-        raise PlanError(f"{where}: expected a list of values, or {{'b64': ...}} for a type of fixed size but BF16")
-    try:
-        return np.frombuffer(base64.b64decode(text, validate=True), dtype=numpy_dtype(spec.datatype)).reshape(shape)
-    except (binascii.Error, ValueError) as error:
-        raise PlanError(f"{where}: {error}") from error
-
-
-def _as_held(values: Array, spec: InputSpec) -> Array:
-    if spec.datatype == "BYTES":
-        held = np.empty(values.shape, dtype=object)
-        held[...] = values
-        return held
-    return values.astype(numpy_dtype(spec.datatype))
-
-
-def _check(path: Path, index: int, sample: Mapping[str, Array], signature: Signature) -> None:
-    missing = [spec.name for spec in signature.inputs if not spec.optional and spec.name not in sample]
+def _check(sample: Sample, signature: Signature) -> None:
+    missing = [spec.name for spec in signature.inputs if not spec.optional and spec.name not in sample.inputs]
     if missing:
-        raise PlanError(f"{path}: data[{index}] lacks {', '.join(missing)}")
-    for name, values in sample.items():
-        declared = signature.input(name).shape
-        if signature.max_batch_size > 0:
-            declared = declared[1:]
+        raise PlanError(f"{sample.place} lacks {', '.join(missing)}")
+    for name, values in sample.inputs.items():
+        declared = signature.row_shape(signature.input(name))
         if not matches(values.shape, declared):
             raise PlanError(
-                f"{path}: data[{index}].{name} has shape {list(values.shape)}; "
+                f"{sample.place}.{name} has shape {list(values.shape)}; "
                 f"the model takes {list(declared)}, batch axis left out"
             )

@@ -10,10 +10,11 @@ import click
 from erg_loadtest.document import RunDocument, run_document
 from erg_loadtest.load import LoadPlan, run_load
 from erg_loadtest.load import Progress as OnProgress
+from erg_loadtest.option_values import plan_of
 from erg_loadtest.quality import Quality
 from erg_loadtest.report_options import command_line
 from erg_loadtest.result import LoadResult
-from erg_loadtest.run_command import plan_of, run
+from erg_loadtest.run_command import run
 
 
 def with_load_options(command: click.Command, *, without: frozenset[str]) -> click.Command:

@@ -17,6 +17,19 @@ class Payload:
     body: bytes
     rows: int
     """Inferences it asks for: the batch axis's size, 1 without one."""
+    expected: bytes | None = None
+    """What its answer is checked against; see `answers`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One row of data, batch axis left out."""
+
+    place: str
+    """Where it came from, for messages."""
+    inputs: Mapping[str, Array]
+    expected: Mapping[str, Array] | None = None
+    """The right outputs, where the data has them."""
 
 
 def build_payload(
@@ -25,6 +38,7 @@ def build_payload(
     *,
     rows: int,
     request_id: str = "",
+    expected: bytes | None = None,
 ) -> Payload:
     """A request with these values, batch axis included, in raw contents."""
     request = inference_pb2.ModelInferRequest(
@@ -34,4 +48,4 @@ def build_payload(
         spec = signature.input(name)
         request.inputs.add(name=name, datatype=spec.datatype, shape=values.shape)
         request.raw_input_contents.append(to_wire(values, spec.datatype))
-    return Payload(body=request.SerializeToString(), rows=rows)
+    return Payload(body=request.SerializeToString(), rows=rows, expected=expected)

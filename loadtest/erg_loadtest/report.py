@@ -12,8 +12,9 @@ from erg_loadtest.samples import DurationSummary
 from erg_loadtest.svg import printable
 
 _MAX_BATCH_SIZES = 12
-_LATE_SHARE = 0.2
 _CPU_STEP_S = 0.01
+INVALID = "Invalid: "
+"""What a warning begins with that tells why a run is invalid."""
 _CPU_ERROR_SHARE = 0.02
 
 
@@ -30,19 +31,18 @@ def warnings(result: LoadResult) -> list[str]:
     if result.failed:
         refused = ", ".join(f"{name} {count:,}" for name, count in result.count_by_status.items() if name != "OK")
         found.append(f"{result.failed:,} of {result.requests:,} requests failed: {refused}")
-    if isinstance(result.arrivals, ClosedLoop):
-        if result.latency is not None:
-            found.append(
-                "A closed loop slows down with the server: its latencies are not what users of a loaded server see "
-                "(use --request-rate for those)."
-            )
-    elif result.send_delay is not None and result.service is not None:
-        late_us = result.send_delay.percentile_us(99.0)
-        if late_us > max(2000.0, _LATE_SHARE * result.service.percentile_us(99.0)):
-            found.append(
-                f"The client sent its requests up to {format_us(late_us)} late (p99); latency includes that wait. "
-                "The client is short of CPU or at its in-flight bound: try --processes."
-            )
+    if result.wrong_answer is not None:
+        found.append(f"A wrong answer: {result.wrong_answer}")
+    if isinstance(result.arrivals, ClosedLoop) and result.latency is not None:
+        found.append(
+            "A closed loop slows down with the server: its latencies are not what users of a loaded server see "
+            "(use --request-rate for those)."
+        )
+    found.extend(f"{INVALID}{reason}" for reason in result.validity.reasons)
+    found.extend(result.validity.notes)
+    if result.latency is not None and result.validity.unsupported_percentiles:
+        names = ", ".join(f"p{percentile:g}" for percentile in result.validity.unsupported_percentiles)
+        found.append(f"{result.latency.count:,} answers are too few for {names}: run longer for figures to rely on.")
     if not isinstance(result.cpu, str):
         # Each reading of each process may be off by one step of the kernel's counter.
         error_s = _CPU_STEP_S * (1 + len(result.cpu.by_worker_s))
@@ -51,8 +51,6 @@ def warnings(result: LoadResult) -> list[str]:
                 f"The server's CPU time ({result.cpu.total_s:.2f} s) is counted in steps of 10 ms a process: "
                 "run longer for a figure to rely on."
             )
-    if result.wall_s > 0 and result.client_cpu_s > 0.9 * result.wall_s * result.processes:
-        found.append("The client itself was at its limit of CPU: the server may be able to do more.")
     return found
 
 
@@ -69,7 +67,12 @@ def _summary(result: LoadResult) -> Table:
     )
     for name, value in _server_rows(result):
         table.add_row(name, value)
-    table.add_row("client CPU", f"{result.client_cpu_s:.2f} s")
+    busy = "" if result.client_loop_busy is None else f", event loop busy {result.client_loop_busy:.0%}"
+    table.add_row("client CPU", f"{result.client_cpu_s:.2f} s{busy}")
+    if result.mlperf is not None:
+        reasons = "; ".join(result.mlperf.reasons)
+        table.add_row("LoadGen", f"INVALID: {reasons}" if reasons else "VALID")
+    table.add_row("valid", "yes" if result.validity.valid else "NO: the client was the limit, see below")
     if result.cost is not None:
         table.add_row(
             "cost of 1,000",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from erg_loadtest.arrivals import NS_PER_S, Arrivals, describe
+from erg_loadtest.arrivals import NS_PER_S, Arrivals, arrivals_json, describe
 from erg_loadtest.cost import Cost
+from erg_loadtest.dispatch import DEFAULT_MAX_IN_FLIGHT
+from erg_loadtest.mlperf import Mlperf, Verdict
 from erg_loadtest.record import RunRecord
-from erg_loadtest.samples import OK, STATUS_NAMES, DurationSummary, Int64s, Samples, summarise_ns
+from erg_loadtest.samples import OK, STATUS_NAMES, WRONG_ANSWER, DurationSummary, Int64s, Samples, summarise_ns
 from erg_loadtest.server_statistics import ServerPhases
+from erg_loadtest.validity import ClientUse, Validity, judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,7 @@ class LoadResult:
     model: str
     version: str
     url: str
-    arrivals: Arrivals
+    arrivals: Arrivals | Mlperf
     connections: int
     processes: int
     wall_s: float
@@ -63,6 +66,14 @@ class LoadResult:
     server: ServerPhases | str
     cpu: CpuUse | str
     client_cpu_s: float
+    client_loop_busy: float | None = None
+    """The share of the run that the busiest client's event loop was on a CPU or waiting for one."""
+    validity: Validity = field(default_factory=Validity)
+    """Whether the figures are the server's or the client's."""
+    mlperf: Verdict | None = None
+    """LoadGen's own, where it issued the queries."""
+    wrong_answer: str | None = None
+    """One of the wrong answers, where answers were checked."""
     cost: Cost | None = None
     latencies_ns: Int64s
     """Every latency behind `latency`, in order of completion."""
@@ -120,16 +131,24 @@ class LoadResult:
         model: str,
         version: str,
         url: str,
-        arrivals: Arrivals,
+        arrivals: Arrivals | Mlperf,
         connections: int,
         processes: int,
         server: ServerPhases | str,
         cpu: CpuUse | str,
         client_cpu_s: float,
+        client_loop_busy: float | None = None,
+        max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
+        mlperf: Verdict | None = None,
+        wrong_answer: str | None = None,
     ) -> LoadResult:
         """Work out the figures; `rows` gives the batch size of each prepared request."""
         good = samples.succeeded
         elapsed_ns = samples.done_ns - samples.due_ns
+        service = summarise_ns((samples.done_ns - samples.sent_ns)[good])
+        client = ClientUse(
+            cpu_s=client_cpu_s, processes=processes, max_in_flight=max_in_flight, loop_busy=client_loop_busy
+        )
         failures = sorted(set(samples.status[~good].tolist()) - {OK})
         return cls(
             model=model,
@@ -149,11 +168,16 @@ class LoadResult:
                 for status in failures
                 if (summary := summarise_ns(elapsed_ns[samples.status == status])) is not None
             },
-            service=summarise_ns((samples.done_ns - samples.sent_ns)[good]),
+            service=service,
             send_delay=summarise_ns(samples.sent_ns - samples.due_ns),
             server=server,
             cpu=cpu,
             client_cpu_s=client_cpu_s,
+            client_loop_busy=client_loop_busy,
+            validity=judge(samples, None if isinstance(arrivals, Mlperf) else arrivals, service, client),
+            mlperf=mlperf,
+            # A difference met while warming up is not of this run.
+            wrong_answer=wrong_answer if (samples.status == WRONG_ANSWER).any() else None,
             latencies_ns=elapsed_ns[good],
         )
 
@@ -167,7 +191,7 @@ class LoadResult:
             "model": self.model,
             "version": self.version,
             "url": self.url,
-            "arrivals": {"kind": type(self.arrivals).__name__, **asdict(self.arrivals)},
+            "arrivals": arrivals_json(self.arrivals),
             "description": describe(self.arrivals),
             "connections": self.connections,
             "client_processes": self.processes,
@@ -186,6 +210,10 @@ class LoadResult:
             "server": {"missing": self.server} if isinstance(self.server, str) else asdict(self.server),
             "server_cpu": self._cpu_json(),
             "client_cpu_s": self.client_cpu_s,
+            "client_loop_busy": self.client_loop_busy,
+            "validity": self.validity.to_json(),
+            "wrong_answer": self.wrong_answer,
+            "mlperf": None if self.mlperf is None else self.mlperf.to_json(),
             "cost": None if self.cost is None else asdict(self.cost),
         }
         if raw:

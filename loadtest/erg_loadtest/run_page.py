@@ -9,6 +9,7 @@ from erg_loadtest.figure_text import full_text
 from erg_loadtest.indices import PARTS, UNITS, Indices, Parts, hints
 from erg_loadtest.page import Table, charts, heading, page, paragraph
 from erg_loadtest.pictures import account_pictures, batch_sizes, figure_table, latency_distribution, timeline
+from erg_loadtest.report import INVALID
 from erg_loadtest.svg import clean, number
 
 
@@ -40,7 +41,7 @@ def summary(run: RunDocument) -> list[str]:
     parts = [paragraph(lead, "lead")] if lead else []
     if not run.valid:
         parts.append(paragraph(f"This run is invalid: {validity_text(run)}", "bad"))
-    return parts + [paragraph(text, "bad") for text in run.warnings]
+    return parts + [paragraph(text, "bad") for text in run.warnings if not text.startswith(INVALID)]
 
 
 def validity_text(run: RunDocument) -> str:

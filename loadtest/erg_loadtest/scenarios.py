@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,16 @@ class Dim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mix:
+    """A part of the requests and the shapes that these have."""
+
+    weight: float
+    """In proportion to the others'."""
+    shapes: Mapping[str, tuple[Dim, ...]]
+    """As `RandomScenario.shapes`, which fills in for inputs that are not named here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RandomScenario:
     """Random values for a model's inputs.
 
@@ -40,6 +51,8 @@ class RandomScenario:
     seed: int = 0
     shapes: Mapping[str, tuple[Dim, ...]] = field(default_factory=dict)
     """By input, without the batch axis; needed where the model leaves a size open."""
+    mixes: tuple[Mix, ...] = ()
+    """Different shapes in given proportions; the prepared requests hold them exactly, in an order by the seed."""
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """By input, the lowest and highest value, both included."""
     omit: frozenset[str] = frozenset()
@@ -53,36 +66,56 @@ class RandomScenario:
 
     def payloads(self, signature: Signature) -> list[Payload]:
         """The prepared requests."""
-        self._check(signature)
+        variants = [{**self.shapes, **mix.shapes} for mix in self.mixes] or [{**self.shapes}]
+        for shapes in variants:
+            self._check(signature, shapes)
         sizes = random.Random(self.seed)  # noqa: S311 - test data
         values = np.random.default_rng(self.seed)
-        return [self._payload(signature, sizes, values) for _ in range(self.distinct)]
+        counts = apportion([mix.weight for mix in self.mixes] or [1.0], self.distinct)
+        if 0 in counts:
+            raise PlanError(
+                f"{self.distinct} prepared requests leave none for a part of the mix: raise --distinct, "
+                "or give the part more weight"
+            )
+        turns = [shapes for shapes, count in zip(variants, counts, strict=True) for _ in range(count)]
+        if self.mixes:
+            sizes.shuffle(turns)
+        return [self._payload(signature, shapes, sizes, values) for shapes in turns]
 
-    def _payload(self, signature: Signature, sizes: random.Random, values: np.random.Generator) -> Payload:
+    def _payload(
+        self,
+        signature: Signature,
+        shapes: Mapping[str, tuple[Dim, ...]],
+        sizes: random.Random,
+        values: np.random.Generator,
+    ) -> Payload:
         drawn: dict[Dim, int] = {}
         tensors: dict[str, Array] = {}
         for spec in signature.inputs:
             if spec.name in self.omit:
                 continue
-            shape = self._shape(signature, spec, sizes, drawn)
+            shape = self._shape(signature, spec, shapes.get(spec.name), sizes, drawn)
             tensors[spec.name] = random_values(spec, shape, values, self.ranges.get(spec.name))
         return build_payload(signature, tensors, rows=self.batch_size)
 
     def _shape(
-        self, signature: Signature, spec: InputSpec, sizes: random.Random, drawn: dict[Dim, int]
+        self,
+        signature: Signature,
+        spec: InputSpec,
+        dims: tuple[Dim, ...] | None,
+        sizes: random.Random,
+        drawn: dict[Dim, int],
     ) -> tuple[int, ...]:
         batched = signature.max_batch_size > 0
-        declared = spec.shape[1:] if batched else spec.shape
-        dims = self.shapes.get(spec.name)
         if dims is None:
-            dims = tuple(Dim(size, size) for size in declared)
+            dims = tuple(Dim(size, size) for size in signature.row_shape(spec))
         for dim in dims:
             if dim not in drawn:
                 drawn[dim] = sizes.randint(dim.low, dim.high)
         return ((self.batch_size,) if batched else ()) + tuple(drawn[dim] for dim in dims)
 
-    def _check(self, signature: Signature) -> None:
-        for name in (*self.shapes, *self.ranges, *sorted(self.omit)):
+    def _check(self, signature: Signature, shapes: Mapping[str, tuple[Dim, ...]]) -> None:
+        for name in (*shapes, *self.ranges, *sorted(self.omit)):
             signature.input(name)
         if self.batch_size > max(1, signature.max_batch_size):
             raise PlanError(
@@ -91,11 +124,9 @@ class RandomScenario:
             )
         for spec in signature.inputs:
             if spec.name not in self.omit:
-                self._check_shape(signature, spec)
+                self._check_shape(signature.row_shape(spec), spec, shapes.get(spec.name))
 
-    def _check_shape(self, signature: Signature, spec: InputSpec) -> None:
-        declared = spec.shape[1:] if signature.max_batch_size > 0 else spec.shape
-        dims = self.shapes.get(spec.name)
+    def _check_shape(self, declared: Sequence[int], spec: InputSpec, dims: tuple[Dim, ...] | None) -> None:
         if dims is None:
             if -1 in declared:
                 example = ",".join("8" if size == -1 else str(size) for size in declared)
@@ -111,6 +142,16 @@ class RandomScenario:
             raise PlanError(
                 f"--shape for '{spec.name}' does not fit {list(declared)}, its declared sizes without the batch axis"
             )
+
+
+def apportion(weights: Sequence[float], total: int) -> list[int]:
+    """`total` in proportion to the weights, by largest remainders (Hamilton's method)."""
+    exact = [weight * total / sum(weights) for weight in weights]
+    counts = [math.floor(share) for share in exact]
+    by_remainder = sorted(range(len(weights)), key=lambda index: counts[index] - exact[index])
+    for index in by_remainder[: total - sum(counts)]:
+        counts[index] += 1
+    return counts
 
 
 def random_values(
@@ -136,12 +177,24 @@ def random_values(
     return (generator.random(size=shape) * (high - low) + low).astype(dtype)
 
 
-def parse_shape(text: str) -> tuple[str, tuple[Dim, ...]]:
+def parse_shape(text: str, flag: str = "--shape") -> tuple[str, tuple[Dim, ...]]:
     """`NAME:8,5..128` as an input's name and sizes; `NAME:` means no axis beside the batch's."""
     name, separator, sizes = text.rpartition(":")
     if not separator or not name:
-        raise PlanError(f"--shape '{text}': write NAME:SIZE[,SIZE...], a SIZE being 8 or 5..128")
-    return name, tuple(_parse_dim(size, text) for size in sizes.split(",") if size)
+        raise PlanError(f"{flag} '{text}': write NAME:SIZE[,SIZE...], a SIZE being 8 or 5..128")
+    return name, tuple(_parse_dim(size, f"{flag} '{text}'") for size in sizes.split(",") if size)
+
+
+def parse_mix(text: str) -> Mix:
+    """`0.7=ids:16;mask:16` as a weight and shapes."""
+    weight, separator, shapes = text.partition("=")
+    try:
+        value = float(weight) if separator else math.nan
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise PlanError(f"--mix '{text}': write WEIGHT=NAME:SIZES[;NAME:SIZES...], for instance 0.7=ids:16;mask:16")
+    return Mix(weight=value, shapes=dict(parse_shape(shape, "--mix") for shape in shapes.split(";")))
 
 
 def parse_range(text: str) -> tuple[str, tuple[float, float]]:
@@ -156,12 +209,12 @@ def parse_range(text: str) -> tuple[str, tuple[float, float]]:
     return name, (low, high)
 
 
-def _parse_dim(size: str, text: str) -> Dim:
+def _parse_dim(size: str, where: str) -> Dim:
     match = _DIM.match(size.strip())
     if match is None:
-        raise PlanError(f"--shape '{text}': '{size}' is neither a size (8) nor a range (5..128)")
+        raise PlanError(f"{where}: '{size}' is neither a size (8) nor a range (5..128)")
     low = int(match[1])
     high = int(match[2]) if match[2] else low
     if low > high:
-        raise PlanError(f"--shape '{text}': the range '{size}' runs backwards")
+        raise PlanError(f"{where}: the range '{size}' runs backwards")
     return Dim(low, high)

@@ -109,6 +109,8 @@ def _run(
         seed = options["seed"] + number
         return plan_with(options, request_rate=step.rate_per_s, duration=step.duration_s, seed=seed)
 
+    if options["mlperf"] is not None or options["trace"] is not None:
+        raise PlanError("a search decides when requests are due: leave out --mlperf and --trace")
     first = plan_at(Step(rate_per_s=limits.start_per_s, duration_s=limits.trial_s), 0)
     kept = StateFile(state, digest({"plan": first, "objective": objective, "limits": limits}))
     done = [_read_step(step, str(state)) for step in kept.steps]

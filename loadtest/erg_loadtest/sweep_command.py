@@ -29,6 +29,7 @@ from erg_loadtest.sweep import Point, parse_configs, parse_counts, parse_numbers
 from erg_loadtest.sweep_page import index_table, runs_table, sweep_page
 from erg_loadtest.terminal import rich_table
 
+_INVALID = 3
 _SET_BY_SWEEP = frozenset({"concurrency", "request_rate"})
 
 
@@ -46,7 +47,8 @@ def sweep(
 ) -> None:  # fmt: skip
     """Load MODEL once for every combination of what is swept over, and say which run is the cheapest.
 
-    Exit code 2 when a run could not be made; with --state, the same command goes on where it stopped.
+    Exit code 2 when a run could not be made, 3 when one is invalid; with --state, the same command goes on where it
+    stopped.
     """
     reports = ReportOptions.taken(options)
     try:
@@ -69,7 +71,13 @@ def sweep(
         raise UsageFailure(str(error)) from error
     if form == "json":
         click.echo(json.dumps(whole, indent=2))
-        return
+    else:
+        _show(runs, best, found)
+    if not all(run.valid for run in runs):
+        raise SystemExit(_INVALID)
+
+
+def _show(runs: Sequence[RunDocument], best: Front, found: Sequence[Indices]) -> None:
     console = Console()
     console.print(rich_table(runs_table(runs, best), "Runs"))
     console.print(rich_table(index_table(runs, found), f"Indices against {found[0].baseline}"))

@@ -36,14 +36,27 @@ class InputSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputSpec:
+    """One output of a model, as the server declares it."""
+
+    name: str
+    datatype: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """What a model takes."""
+    """What a model takes and gives."""
 
     model: str
     version: str
     max_batch_size: int
     """0 when the model has no batch axis."""
     inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...] = ()
+
+    def row_shape(self, spec: InputSpec) -> tuple[int, ...]:
+        """An input's declared sizes without the batch axis, where the model has one."""
+        return spec.shape[1:] if self.max_batch_size > 0 else spec.shape
 
     def input(self, name: str) -> InputSpec:
         """The input called `name`; raises PlanError naming those that exist."""
@@ -53,6 +66,14 @@ class Signature:
         raise PlanError(
             f"model '{self.model}' has no input '{name}'; it has {', '.join(spec.name for spec in self.inputs)}"
         )
+
+    def output(self, name: str) -> OutputSpec:
+        """The output called `name`; raises PlanError naming those that exist."""
+        for spec in self.outputs:
+            if spec.name == name:
+                return spec
+        known = ", ".join(spec.name for spec in self.outputs) or "none that it tells"
+        raise PlanError(f"model '{self.model}' has no output '{name}'; it has {known}")
 
 
 def numpy_dtype(datatype: str) -> np.dtype[Any]:
@@ -74,6 +95,25 @@ def to_wire(values: Array, datatype: str) -> bytes:
         rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
         return (rounded >> np.uint32(16)).astype("<u2").tobytes()
     return held.tobytes()
+
+
+def from_wire(raw: bytes, datatype: str, shape: Sequence[int]) -> Array:
+    """The counterpart of `to_wire`; raises ValueError when the bytes do not fill the shape."""
+    if datatype == "BYTES":
+        elements = []
+        at = 0
+        while at < len(raw):
+            (length,) = struct.unpack_from("<I", raw, at) if at + 4 <= len(raw) else (len(raw),)
+            at += 4 + length
+            if at > len(raw):
+                raise ValueError("a BYTES element is cut off")
+            elements.append(raw[at - length : at])
+        held = np.empty(len(elements), dtype=object)
+        held[:] = elements
+        return held.reshape(shape)
+    if datatype == "BF16":
+        return (np.frombuffer(raw, dtype="<u2").astype(np.uint32) << np.uint32(16)).view(np.float32).reshape(shape)
+    return np.frombuffer(raw, dtype=numpy_dtype(datatype)).reshape(shape)
 
 
 def matches(shape: Sequence[int], declared: Sequence[int]) -> bool:

@@ -24,6 +24,8 @@ class FakeServer:
         self.config.input.add(name="ids")
         self.config.input.add(name="mask", optional=True)
         self.config_supported = True
+        self.spoil: Callable[[int, Any], None] = lambda number, response: None
+        self.inputs: tuple[str, ...] = ("ids", "mask")
 
     @property
     def url(self) -> str:
@@ -36,7 +38,7 @@ class FakeServer:
         if request.name != "echo":
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no model '{request.name}'")
         response = inference_pb2.ModelMetadataResponse(name="echo", versions=["1"], platform="fake")
-        for name in ("ids", "mask"):
+        for name in self.inputs:
             response.inputs.add(name=name, datatype="INT64", shape=[-1, -1])
             response.outputs.add(name=name, datatype="INT64", shape=[-1, -1])
         return response
@@ -70,19 +72,24 @@ class FakeServer:
         for entry, raw in zip(request.inputs, request.raw_input_contents, strict=True):
             response.outputs.add(name=entry.name, datatype=entry.datatype, shape=entry.shape)
             response.raw_output_contents.append(raw)
+        self.spoil(number, response)
         return response
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[FakeServer]:
+async def running(*, extensions: bool = True) -> AsyncIterator[FakeServer]:
+    """Without extensions it has the open protocol's methods and no others, as MLServer has."""
     fake = FakeServer()
+    names = ["ModelReady", "ModelMetadata", "ModelInfer"]
+    if extensions:
+        names += ["ModelConfig", "ModelStatistics"]
     methods = {
         name: grpc.unary_unary_rpc_method_handler(
             getattr(fake, name),
             request_deserializer=getattr(inference_pb2, f"{name}Request").FromString,
             response_serializer=getattr(inference_pb2, f"{name}Response").SerializeToString,
         )
-        for name in ("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics", "ModelInfer")
+        for name in names
     }
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))

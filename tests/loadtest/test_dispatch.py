@@ -1,5 +1,7 @@
+import itertools
+
 import pytest
-from erg_loadtest.arrivals import ClosedLoop, ConstantRate, Limit
+from erg_loadtest.arrivals import BurstyRate, ClosedLoop, ConstantRate, Limit, Replay, due_offsets_ns
 from erg_loadtest.dispatch import Requests, drive
 
 from tests.loadtest.virtual_timer import VirtualTimer
@@ -74,6 +76,30 @@ async def test_a_stalled_server_shows_in_the_latency_of_every_request_that_was_d
     service_ms = (samples.done_ns - samples.sent_ns) / MS
     assert (service_ms > 100).sum() == 1
     assert (latency_ms > 100).sum() > 90
+
+
+@pytest.mark.parametrize(
+    "arrivals",
+    [
+        BurstyRate(rate_per_s=100.0, factor=4.0, share=0.2, period_s=0.5),
+        Replay(offsets_ns=tuple(index * 10 * MS for index in range(200)), source="recorded"),
+    ],
+)
+async def test_bursts_and_replays_count_from_when_each_request_was_due(arrivals):
+    timer = VirtualTimer()
+    service = VirtualService(timer, MS, stall=1000 * MS)
+    samples = await run(service, timer, arrivals, Limit(requests=200), max_in_flight=1)
+    due = list(itertools.islice(due_offsets_ns(arrivals), 200))
+    assert sorted(samples.due_ns.tolist()) == due
+    late = (samples.done_ns - samples.due_ns) > 100 * MS
+    assert late.sum() >= sum(at < 800 * MS for at in due)
+
+
+async def test_a_replay_ends_with_its_recording():
+    timer = VirtualTimer()
+    replay = Replay(offsets_ns=(0, 5 * MS, 5 * MS), source="recorded")
+    samples = await run(VirtualService(timer, MS), timer, replay, Limit(duration_s=60.0))
+    assert samples.sent_ns.tolist() == [0, 5 * MS, 5 * MS]
 
 
 async def test_the_in_flight_bound_holds_and_loses_no_request():

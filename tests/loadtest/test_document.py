@@ -2,18 +2,20 @@ import contextlib
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from erg_loadtest.csv_table import HEADINGS, to_csv
-from erg_loadtest.document import RunDocument, digest, read_json
+from erg_loadtest.document import RunDocument, digest, read_json, run_document
 from erg_loadtest.figure import DocumentError
 from erg_loadtest.load import LoadPlan, PreparedScenario
+from erg_loadtest.mlperf import parse_summary
 from erg_loadtest.payloads import Payload
 from erg_loadtest.quality import Quality
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.loadtest.made_runs import made_run
+from tests.loadtest.made_runs import made_result, made_run
 from tests.loadtest.narrow import known
 
 
@@ -145,6 +147,16 @@ def test_csv_has_a_row_a_figure_and_one_for_each_that_is_missing():
 def test_a_model_s_name_is_no_formula_in_a_spreadsheet():
     rows = list(csv.DictReader(io.StringIO(to_csv([made_run(model='=HYPERLINK("x")')]))))
     assert {row["model"] for row in rows} == {'\'=HYPERLINK("x")'}
+
+
+def test_a_run_that_loadgen_calls_invalid_is_invalid():
+    options = {"seconds": 3, "rate": 100, "latency_ms": 5.0, "noise": 0.2, "failures": 0, "pages": False, "seed": 0}
+    plan, result = made_result(model="m", **options)
+    verdict = parse_summary("Result is : INVALID\n  Min duration satisfied : NO\n")
+    run = run_document(plan, replace(result, mlperf=verdict), command="")
+    assert not run.valid
+    assert "LoadGen: Min duration" in str(run.validity)
+    assert run_document(plan, result, command="").valid
 
 
 def test_plans_that_send_the_same_have_one_digest_and_others_another():

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 from erg_loadtest.errors import PlanError
-from erg_loadtest.scenarios import Dim, RandomScenario, parse_range, parse_shape, random_values
+from erg_loadtest.scenarios import Dim, RandomScenario, apportion, parse_mix, parse_range, parse_shape, random_values
 from erg_loadtest.tensors import InputSpec, Signature
 from erg_server.pb import inference_pb2
+from hypothesis import given
+from hypothesis import strategies as st
 
 TEXT = Signature(
     model="text",
@@ -113,3 +115,41 @@ def test_unreadable_shapes_are_refused(text):
 def test_unreadable_ranges_are_refused(text):
     with pytest.raises(PlanError, match="--range"):
         parse_range(text)
+
+
+def test_a_mix_is_held_exactly_and_ordered_by_the_seed():
+    def lengths(seed):
+        mixes = (parse_mix("0.7=ids:16;mask:16"), parse_mix("0.3=ids:128;mask:128"))
+        payloads = RandomScenario(mixes=mixes, distinct=10, seed=seed).payloads(TEXT)
+        return [request.inputs[0].shape[1] for request in map(parsed, payloads)]
+
+    assert sorted(lengths(0)) == [16] * 7 + [128] * 3
+    assert lengths(0) == lengths(0)
+    assert lengths(0) != lengths(3)
+
+
+def test_inputs_that_a_part_of_the_mix_leaves_out_have_the_shape_given_for_all():
+    mixes = (parse_mix("1=ids:4"), parse_mix("1=ids:5..9"))
+    for payload in RandomScenario(shapes={"mask": (Dim(2, 2),)}, mixes=mixes, distinct=4).payloads(TEXT):
+        assert parsed(payload).inputs[1].shape[1] == 2
+
+
+def test_a_mix_that_does_not_fit_the_model_or_the_number_of_requests_is_refused():
+    with pytest.raises(PlanError, match="does not fit"):
+        RandomScenario(mixes=(parse_mix("1=ids:4,4;mask:4"),)).payloads(TEXT)
+    with pytest.raises(PlanError, match="raise --distinct"):
+        RandomScenario(mixes=(parse_mix("1=ids:4;mask:4"), parse_mix("99=ids:5;mask:5")), distinct=3).payloads(TEXT)
+
+
+@pytest.mark.parametrize("text", ["", "ids:4", "x=ids:4", "0=ids:4", "-1=ids:4", "inf=ids:4", "1=", "1=ids:4;"])
+def test_unreadable_mixes_are_refused(text):
+    with pytest.raises(PlanError, match="--mix"):
+        parse_mix(text)
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=20), st.integers(0, 1000))
+def test_a_share_is_within_one_of_its_proportion_and_all_add_up(weights, total):
+    counts = apportion(weights, total)
+    assert sum(counts) == total
+    for weight, count in zip(weights, counts, strict=True):
+        assert abs(count - weight * total / sum(weights)) < 1 + 1e-9

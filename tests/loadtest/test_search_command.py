@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 from erg_loadtest import cli, load_options
 from erg_loadtest.errors import ServerError
+from erg_loadtest.validity import Validity
 
 from tests.loadtest.made_runs import made_result
 
@@ -14,7 +15,7 @@ from tests.loadtest.made_runs import made_result
 def invoke(monkeypatch):
     """Runs `search` against a server whose latency jumps at 300 requests a second."""
 
-    def run(*arguments, fail_at=None):
+    def run(*arguments, fail_at=None, late_from=1e9):
         plans = []
 
         def load(plan, progress):
@@ -26,7 +27,8 @@ def invoke(monkeypatch):
                 model="m", seconds=int(np.ceil(plan.limit.duration_s)), rate=int(rate), noise=0.05, failures=0,
                 latency_ms=5.0 if rate < 300 else 50.0, pages=False, seed=plan.arrivals.seed,
             )  # fmt: skip
-            return replace(result, arrivals=plan.arrivals)
+            validity = Validity(reasons=("late",) if rate >= late_from else ())
+            return replace(result, arrivals=plan.arrivals, validity=validity)
 
         monkeypatch.setattr(load_options, "run_load", load)
         options = ("--p99-ms", "20", "--start-rate", "100", *arguments)
@@ -88,3 +90,17 @@ def test_no_rate_is_exit_code_1(invoke):
 @pytest.mark.parametrize(("option", "value"), [("--success", "1"), ("--p99-ms", "0"), ("--precision", "0")])
 def test_an_impossible_objective_is_exit_code_2(invoke, option, value):
     assert invoke(option, value)[0].exit_code == 2
+
+
+@pytest.mark.parametrize("arguments", [("--mlperf", "offline"), ("--trace", __file__)])
+def test_a_search_decides_itself_when_requests_are_due(invoke, arguments):
+    outcome, plans = invoke(*arguments)
+    assert (outcome.exit_code, plans) == (2, [])
+    assert "a search decides when requests are due" in outcome.output
+
+
+def test_a_client_at_its_limit_ends_the_search_with_the_rate_that_was_known(invoke):
+    outcome, _ = invoke("--max-rate", "200", late_from=200)
+    assert outcome.exit_code == 0
+    assert "100 requests a second hold" in outcome.output
+    assert "the client is the limit at 200" in outcome.output.replace("\n", " ")

@@ -8,6 +8,7 @@ from erg_loadtest.errors import PlanError, ServerError
 from erg_loadtest.pareto import front, front_pictures
 from erg_loadtest.quality import Quality
 from erg_loadtest.sweep import Point, parse_configs, parse_counts, parse_numbers, points, with_changes
+from erg_loadtest.validity import Validity
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -168,6 +169,19 @@ def test_a_sweep_writes_one_document_and_one_page(invoke, tmp_path):
     assert "Pareto front" in (tmp_path / "s.html").read_text()
     compared = CliRunner().invoke(cli.load, ["compare", paths[0], "--force"])
     assert compared.exit_code == 0, compared.output
+
+
+def test_a_sweep_with_an_invalid_run_says_so_and_ends_with_its_code(monkeypatch):
+    def load(plan, progress):
+        options = {"seconds": 3, "rate": 100, "latency_ms": 5.0, "noise": 0.2, "failures": 0, "pages": True}
+        result = made_result(model=plan.model, seed=1, **options)[1]
+        busy = plan.arrivals.concurrency == 2
+        return replace(result, validity=Validity(reasons=("no CPU left",) if busy else ()))
+
+    monkeypatch.setattr(load_options, "run_load", load)
+    outcome = CliRunner().invoke(cli.load, ["sweep", "m", "--concurrency", "1,2"])
+    assert outcome.exit_code == 3
+    assert "(invalid)" in outcome.output
 
 
 def test_configurations_are_loaded_once_each_and_put_back_even_when_a_run_fails(invoke):
