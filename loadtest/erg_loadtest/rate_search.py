@@ -1,6 +1,7 @@
 """The highest rate that holds an objective, by doubling and then bisection. Pure: trials in, the next step out.
 
 What to do next follows from the trials alone, so a search that was interrupted goes on from the file of its trials.
+A rate at which the client was the limit counts as one that does not hold, and the outcome says so where it bounds it.
 A rate whose trials leave its verdict open is tried again for as long as all its trials took, and they are judged
 together, until a bound; what is still open then is never promised.
 """
@@ -75,41 +76,42 @@ class RateJudgement:
 
 def next_step(objective: Objective, limits: SearchLimits, trials: Sequence[Trial]) -> Step | Found:
     """Where the search goes after `trials`, in the order in which they ran."""
-    judged = judgements(objective, trials)
-    holding = [each.rate_per_s for each in judged if each.judgement.verdict == "holds"]
-    if trials and trials[-1].invalid:
-        return Found(
-            holds_per_s=max((rate for rate in holding if rate < trials[-1].rate_per_s), default=None),
-            fails_per_s=None,
-            reason=f"the client is the limit at {trials[-1].rate_per_s:g} a second: {trials[-1].invalid}",
-        )
-    if not judged:
+    if not trials:
         return _step(objective, limits, max(limits.start_per_s, _least(objective, limits)))
-    last = next(each for each in judged if each.rate_per_s == trials[-1].rate_per_s)
-    if last.judgement.verdict == "undecided" and last.seconds < limits.rate_s * 0.999:
+    judged = judgements(objective, trials)
+    last = next((each for each in judged if each.rate_per_s == trials[-1].rate_per_s), None)
+    if last is not None and last.judgement.verdict == "undecided" and last.seconds < limits.rate_s * 0.999:
         duration_s = min(max(last.seconds, limits.trial_s), limits.rate_s - last.seconds)
         return Step(rate_per_s=last.rate_per_s, duration_s=duration_s)
-    return _bracket(objective, limits, judged)
+    invalid = {trial.rate_per_s: trial.invalid for trial in trials if trial.invalid}
+    found = _bracket(objective, limits, judged, list(invalid))
+    if isinstance(found, Found) and found.fails_per_s in invalid:
+        reason = f"{found.reason}; at {found.fails_per_s:g} the client is the limit: {invalid[found.fails_per_s]}"
+        return Found(holds_per_s=found.holds_per_s, fails_per_s=found.fails_per_s, reason=reason)
+    return found
 
 
 def judgements(objective: Objective, trials: Sequence[Trial]) -> list[RateJudgement]:
-    """Every rate that was tried with what its trials say together, in the order of rates."""
-    rates = sorted({trial.rate_per_s for trial in trials if not trial.invalid})
+    """Every rate that was tried with what its trials say together, in the order of rates; invalid ones left out."""
+    invalid = {trial.rate_per_s for trial in trials if trial.invalid}
     found = []
-    for rate in rates:
-        own = [trial for trial in trials if trial.rate_per_s == rate and not trial.invalid]
+    for rate in sorted({trial.rate_per_s for trial in trials} - invalid):
+        own = [trial for trial in trials if trial.rate_per_s == rate]
         observed = Observation.pooled([trial.observation for trial in own])
         seconds = sum(trial.duration_s for trial in own)
         found.append(RateJudgement(rate_per_s=rate, seconds=seconds, judgement=judge(observed, objective)))
     return found
 
 
-def _bracket(objective: Objective, limits: SearchLimits, judged: Sequence[RateJudgement]) -> Step | Found:
+def _bracket(
+    objective: Objective, limits: SearchLimits, judged: Sequence[RateJudgement], invalid: Sequence[float]
+) -> Step | Found:
     holding = [each.rate_per_s for each in judged if each.judgement.verdict == "holds"]
     # Open rates look well, but their requests were too few to promise it: higher ones have more of them.
     open_rates = [each.rate_per_s for each in judged if _promising(each.judgement, objective)]
-    failing = [each.rate_per_s for each in judged if each.rate_per_s not in {*holding, *open_rates}]
-    top = judged[-1].rate_per_s
+    # A rate at which the client was the limit is not shown to hold: the search goes on below it.
+    failing = [*invalid, *(each.rate_per_s for each in judged if each.rate_per_s not in {*holding, *open_rates})]
+    top = max([*failing, *holding, *open_rates])
     if not failing and top < limits.most_per_s:
         return _step(objective, limits, min(2 * top, limits.most_per_s))
     if not failing and top in holding:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,13 +106,19 @@ def test_the_highest_rate_allowed_may_hold():
     assert (found.holds_per_s, found.fails_per_s) == (200.0, None)
 
 
-def test_a_client_at_its_limit_ends_the_search_with_what_was_known():
-    trials = [VirtualServer(10_000).run(Step(rate_per_s=rate, duration_s=30.0)) for rate in (100.0, 200.0)]
-    trials.append(Trial(rate_per_s=400.0, duration_s=5.0, observation=Observation.pooled([]), invalid="no CPU left"))
-    found = next_step(OBJECTIVE, SearchLimits(start_per_s=100.0), trials)
-    assert isinstance(found, Found)
-    assert found.holds_per_s == 200.0
-    assert "no CPU left" in found.reason
+def test_a_rate_at_which_the_client_is_the_limit_bounds_the_search_and_is_named():
+    server = VirtualServer(10_000)
+    trials: list[Trial] = []
+    for _ in range(50):
+        step = next_step(OBJECTIVE, SearchLimits(start_per_s=100.0), trials)
+        if isinstance(step, Found):
+            break
+        trial = server.run(step)
+        trials.append(replace(trial, invalid="no CPU left") if step.rate_per_s > 250 else trial)
+    assert isinstance(step, Found)
+    assert 235 < known(step.holds_per_s) <= 250 < known(step.fails_per_s)
+    assert "the client is the limit: no CPU left" in step.reason
+    assert not [each for each in judgements(OBJECTIVE, trials) if each.rate_per_s > 250]
 
 
 def test_a_lucky_rate_above_one_that_fails_is_not_promised():
