@@ -5,7 +5,7 @@
 The real scheduler runs on a virtual clock. Goodput is the highest rate at which every model answers 99 % of its
 requests within its objective, found by bisection; what is refused, dropped or late counts against it. Against it stands
 Triton's batcher (`bench.triton_policy`) with the best of its fixed delays and both of its ways to share a device,
-searched anew at every rate.
+searched anew at every rate. Beside them stands the rate beyond which nobody could do it (`bench.upper_bound`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from random import Random
 
 import click
 from bench.triton_policy import TritonPolicy
+from bench.upper_bound import can_attain
 from erg_server.request import InferenceResponse
 from erg_server.scheduling.model_queue import ModelQueue
 from erg_server.scheduling.request_queue import QueuedRequest
@@ -100,6 +101,12 @@ def by_triton(load: Load, rate_per_s: float, devices: int, seconds: float, seed:
     return best
 
 
+def by_bound(load: Load, rate_per_s: float, devices: int, seconds: float, seed: int) -> float:
+    """Attainment of whoever knows the future: all of what is asked, or none of it where that is impossible."""
+    models = load.at(rate_per_s, told=False, seed=seed)
+    return float(can_attain(models, devices=devices, duration_s=seconds, attainment=ATTAINMENT, warm_up_ns=WARM_UP_NS))
+
+
 Policy = Callable[[Load, float, int, float, int], float]
 
 
@@ -123,27 +130,37 @@ def show(console: Console, text: str) -> None:
 
 
 def goodput(progress: Console, seconds: float, seed: int) -> tuple[Table, dict[str, float]]:
-    """Goodput of both on every load."""
-    table = Table("load", "fixed delay, best (requests/s)", "Erg (requests/s)", "ratio")
+    """Goodput of both on every load, and what nobody can exceed."""
+    table = Table("load", "fixed delay, best (requests/s)", "Erg", "ratio", "bound", "its ratio", "Erg of the bound")
     rates = {}
     for load in LOADS:
         show(progress, load.name)
         triton = highest_rate(by_triton, load, seconds, seed)
         erg = rates[load.name] = highest_rate(by_erg, load, seconds, seed)
-        table.add_row(load.name, f"{triton:.0f}", f"{erg:.0f}", f"{erg / triton:.2f}")
+        bound = highest_rate(by_bound, load, seconds, seed)
+        table.add_row(
+            load.name, f"{triton:.0f}", f"{erg:.0f}", f"{erg / triton:.2f}",
+            f"{bound:.0f}", f"{bound / triton:.2f}", f"{erg / bound:.0%}",
+        )  # fmt: skip
     return table, rates
 
 
 def devices_needed(progress: Console, rates: dict[str, float], seconds: float, seed: int) -> Table:
-    """How many devices the fixed delay needs for what Erg does with eight."""
-    table = Table("load", "requests/s", "Erg's devices", "fixed delay's devices", "fewer")
+    """How many devices the fixed delay needs for what Erg does with eight, and how few nobody could do with less."""
+    table = Table("load", "requests/s", "Erg's devices", "fixed delay's devices", "fewer", "bound", "fewer at most")
     for load in LOADS:
         rate = rates[load.name]
         needed = DEVICES
         while by_triton(load, rate, needed, seconds, seed) < ATTAINMENT:
             show(progress, f"{load.name}: {needed} devices are not enough for the fixed delay")
             needed += 1
-        table.add_row(load.name, f"{rate:.0f}", str(DEVICES), str(needed), f"{1 - DEVICES / needed:.0%}")
+        least = 1
+        while by_bound(load, rate, least, seconds, seed) < ATTAINMENT:
+            least += 1
+        table.add_row(
+            load.name, f"{rate:.0f}", str(DEVICES), str(needed), f"{1 - DEVICES / needed:.0%}",
+            str(least), f"{1 - least / needed:.0%}",
+        )  # fmt: skip
     return table
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,7 @@ _EXPECTED = "expected."
 
 def npz_samples(path: Path, signature: Signature) -> list[Sample]:
     """One sample an index of the arrays' first axis; arrays named `expected.OUTPUT` are the right answers."""
-    # No pickles: an .npz from elsewhere is data, never code.
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            columns = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
-        raise PlanError(f"{path}: not an .npz of plain arrays ({error})") from error
+    columns = _columns(path)
     lengths = {len(column) if column.ndim else 0 for column in columns.values()}
     if len(lengths) != 1:
         raise PlanError(f"{path}: every array needs the same first axis, one entry a sample; found {sorted(lengths)}")
@@ -52,6 +49,18 @@ def npz_samples(path: Path, signature: Signature) -> list[Sample]:
         )
         for index in range(lengths.pop())
     ]
+
+
+def _columns(path: Path) -> dict[str, Array]:
+    try:
+        # Opened here, since numpy leaves the file of a damaged archive open. No pickles: data is never code.
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.lib.npyio.NpzFile):
+                return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise PlanError(f"{path}: not an .npz of plain arrays ({error})") from error
+    raise PlanError(f"{path}: not an .npz but one array without a name")
 
 
 def json_samples(path: Path, signature: Signature) -> list[Sample]:
@@ -103,7 +112,7 @@ def _json_tensor(place: str, datatype: str, value: Any, declared: Sequence[int] 
             fits = declared is not None and -1 not in declared and flat.size == np.prod(declared)
             shape = declared if fits else flat.shape
         return flat.reshape(shape)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise PlanError(f"{place}: {error}") from error
 
 

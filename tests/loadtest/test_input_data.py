@@ -70,6 +70,7 @@ def test_npz_rows_are_grouped_into_batches(tmp_path):
         ({"a": [1, 2], "b": [1]}, "no input 'b'"),
         ({"a": [1, 2, 3]}, "has shape"),
         ({"a": ["x", "y"]}, r"data\[0\]\.a"),
+        ({"a": {"content": [1, 2], "shape": [1 << 70]}}, r"data\[0\]\.a"),
         ({"a": [1e39, 0]}, r"data\[0\]\.a: a value is out of FP32's range"),
         ({"a": {"b64": "!"}}, r"data\[0\]\.a"),
     ],
@@ -91,6 +92,28 @@ def test_pickled_arrays_are_refused(tmp_path):
     path = tmp_path / "d.npz"
     np.savez(path, a=np.array([{}], dtype=object))
     with pytest.raises(PlanError, match=r"not an \.npz of plain arrays"):
+        requests(path)
+
+
+@given(cut=st.integers(0, 400), at=st.integers(0, 400), byte=st.integers(0, 255))
+def test_a_damaged_npz_is_requests_or_a_typed_error(tmp_path_factory, cut, at, byte):
+    path = tmp_path_factory.mktemp("data") / "d.npz"
+    np.savez_compressed(path, a=np.arange(8.0).reshape(4, 2))
+    content = bytearray(path.read_bytes())
+    content[at % len(content)] = byte
+    path.write_bytes(content[: len(content) - cut])
+    try:
+        found = requests(path)
+    except PlanError:
+        return
+    assert all(len(request.raw_input_contents) == 1 for request in found)
+
+
+def test_an_array_alone_has_no_input_s_name(tmp_path):
+    path = tmp_path / "d.npz"
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(PlanError, match="one array without a name"):
         requests(path)
 
 

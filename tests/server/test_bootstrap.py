@@ -11,6 +11,8 @@ import pytest
 from erg_server.bootstrap import Server, build_methods, build_server, sample_worker
 from erg_server.dataplane.dataplane import DataPlane
 from erg_server.dataplane.shared_memory import SharedMemory
+from erg_server.energy.sources import server_cores
+from erg_server.errors import InvalidArgumentError
 from erg_server.pb import health_pb2, inference_pb2
 from erg_server.settings import merge
 from erg_server.telemetry.logs import ROOT, LogControl, LogSettings
@@ -52,6 +54,23 @@ async def test_devices_and_their_memory_are_those_that_were_stated(tmp_path: Pat
     assert [worker.name for worker in server.workers] == ["cpu2", "cpu0"]
     assert server.placer.sample_memory().budget_bytes == {"cpu": 10**6}
     server.close_resources()
+
+
+async def test_energy_is_booked_for_every_device_unless_metering_is_off(tmp_path: Path) -> None:
+    server = build(tmp_path, cpu_workers=2, devices=("cpu",), power_source="modelled", power_watts=("cpu=20:95",))
+    assert server.energy is not None
+    (domain,) = server.energy.domains
+    assert (domain.domain, domain.devices, domain.label) == ("cpu", ("cpu0", "cpu1"), "modelled")
+    assert server.energy.active_watts("cpu0") == (75 / server_cores(), "modelled")
+    server.close_resources()
+    server = build(tmp_path, cpu_workers=1, metering=False)
+    assert server.energy is None
+    server.close_resources()
+
+
+async def test_watts_of_a_device_that_is_not_used_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="--power-watts gpu7: this server uses no such device; it has cpu"):
+        build(tmp_path, cpu_workers=1, devices=("cpu",), power_watts=("gpu7=20:95",))
 
 
 @pytest.mark.parametrize("reflection", [True, False])

@@ -141,6 +141,8 @@ def test_a_whole_number_does_for_a_fraction(tmp_path: Path) -> None:
         ({"model_control_mode": "exlicit"}, "--model-control-mode is none or explicit or poll, not 'exlicit'"),
         ({"log_format": "xml"}, "--log-format is default or ISO8601 or json, not 'xml'"),
         ({"grpc_transport": "http"}, "--grpc-transport is"),
+        ({"power_source": "sun"}, "--power-source is auto or nvml or rapl or modelled or none, not 'sun'"),
+        ({"energy_sample_ms": 0}, "--energy-sample-ms must be greater than 0"),
         ({"threads_per_worker": 0}, "--threads-per-worker must be greater than 0"),
         ({"max_queue_requests": 0}, "--max-queue-requests must be"),
         ({"repository_poll_secs": float("nan")}, "--repository-poll-secs must be"),

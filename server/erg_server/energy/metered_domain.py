@@ -59,7 +59,6 @@ class MeteredDomain:
         self.idle = IdleWatts(None if source is None else source.idle_watts)
         self.counter_uj = 0
         self.missing = 0
-        self._counts_all = source is not None and source.counts_all
         self._first_uj: int | None = None
         self._last_ns = 0
         self._cpu = Cpu({}, 0, 0)
@@ -100,7 +99,7 @@ class MeteredDomain:
             self._recent.popleft()
         self._last_ns = now_ns
         self._cpu = Cpu({}, 0, 0)
-        self._quiet = not holding
+        self._quiet = True
 
     def _add(self, now_ns: int, energy_uj: int) -> None:
         elapsed_ns, cpu = now_ns - self._last_ns, self._cpu
@@ -114,8 +113,7 @@ class MeteredDomain:
                 idle_uj=self.idle.energy_uj(elapsed_ns),
                 cpu_ns=cpu.workers_ns,
                 front_ns=cpu.front_ns if self._by_cpu else 0,
-                # A model of what the server takes has no part for others.
-                other_ns=cpu.other_ns if self._by_cpu and self._counts_all else 0,
+                other_ns=cpu.other_ns if self._by_cpu else 0,
             )
         )
 

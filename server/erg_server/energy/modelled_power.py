@@ -17,6 +17,7 @@ class _ModelledPower:
 
     source: Source = "modelled"
     counts_all = False
+    may_block = False
 
     def __init__(self, domain: str, watts: StatedWatts, units: int) -> None:
         assert watts.busy is not None

@@ -20,6 +20,7 @@ class NvmlPower:
 
     source: Source = "measured"
     counts_all = False
+    may_block = True
 
     def __init__(self, nvml: Any, index: int, *, idle_watts: float | None = None) -> None:
         self.domain = f"gpu{index}"

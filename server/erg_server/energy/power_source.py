@@ -25,13 +25,15 @@ class PowerSource(Protocol):
     """One domain, which is what one counter tells of: a GPU, or the CPU with its memory.
 
     `idle_watts` is what the operator stated that it takes without work, None to learn it. `counts_all` says whether
-    the CPU time of other processes is in it.
+    the CPU time of other processes is in it, `may_block` whether a reading may take long, as of a GPU that is being
+    lost.
     """
 
     domain: str
     source: Source
     idle_watts: float | None
     counts_all: bool
+    may_block: bool
 
     def read(self, activity: Activity) -> int | None:
         """Microjoules so far, from a start of its own; never less than before. None where it does not answer now."""

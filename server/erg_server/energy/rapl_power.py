@@ -56,6 +56,7 @@ class RaplPower:
     domain = "cpu"
     source: Source = "measured"
     counts_all = True
+    may_block = False
 
     def __init__(self, zones: tuple[RaplZone, ...], *, idle_watts: float | None = None) -> None:
         self.idle_watts = idle_watts

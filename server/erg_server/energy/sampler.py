@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from erg_server.clock import Clock
@@ -20,6 +21,21 @@ from erg_server.energy.power_source import Activity, PowerSource
 log = logging.getLogger(__name__)
 
 _THOUSANDTHS: Final = 1000
+
+
+_LATE_NS: Final = 50_000_000
+"""Half of the usual time between two samples."""
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """How things stood as a sample began: which batches were out since when, and until when all are known by domain."""
+
+    now_ns: int
+    activity: Activity
+    cpu: Cpu
+    held_since_ns: dict[str, int]
+    known_until_ns: dict[str, int]
 
 
 class MeteredWorker(Protocol):
@@ -50,6 +66,7 @@ class EnergyMeter:
         self._log = batch_log
         self._workers = {worker.device.name: worker for worker in workers}
         self._process_cpu = process_cpu
+        # A model of what the server takes has no part for others.
         self._machine_cpu = machine_cpu if any(source.counts_all for source in sources) else None
         self._front_pid = os.getpid()
         self._front = ProcessTime()
@@ -83,23 +100,44 @@ class EnergyMeter:
 
     def sample(self) -> None:
         """Take in what happened since the last call, and book what can be."""
+        state = self._look()
+        self._book(state, self._read(state.activity))
+
+    async def sample_apart(self) -> None:
+        """The same, with the counters read by a thread: a driver that hangs must not keep the event loop.
+
+        A reading that took long is of another time than the activity that it would be split by, and counts as missing.
+        """
+        state = self._look()
+        readings = await asyncio.to_thread(self._read, state.activity)
+        late = self._clock.now_ns() - state.now_ns > _LATE_NS
+        self._book(state, dict.fromkeys(readings) if late else readings)
+
+    def _look(self) -> _State:
         now_ns = self._clock.now_ns()
         for record in self._log.take(now_ns):
             for domain in self._of_device.get(record.device, ()):
                 domain.add_batch(record)
         cpu = self._cpu_times()
-        held_ns = {name: self._log.held_ns(name, now_ns) for name in self._workers}
+        since_ns = {name: since for name in self._workers if (since := self._log.held_since(name)) is not None}
         activity = Activity(
             now_ns=now_ns,
             cpu_ns=self._front.total_ns + sum(each.total_ns for each in self._times.values()),
-            held_ns=held_ns,
+            held_ns={name: self._log.held_ns(name, now_ns) for name in self._workers},
         )
-        since_ns = {name: since for name in self._workers if (since := self._log.held_since(name)) is not None}
+        known_until_ns = {each.domain: self._log.settled_until(each.devices, now_ns) for each in self.domains}
+        return _State(now_ns, activity, cpu, since_ns, known_until_ns)
+
+    def _read(self, activity: Activity) -> dict[str, int | None]:
+        """What each domain's counter says."""
+        sources = [domain.source for domain in self.domains if domain.source is not None]
+        return {source.domain: source.read(activity) for source in sources}
+
+    def _book(self, state: _State, readings_uj: Mapping[str, int | None]) -> None:
         for domain in self.domains:
-            holding = any(name in since_ns for name in domain.devices)
-            reading_uj = None if domain.source is None else domain.source.read(activity)
-            domain.observe(now_ns, reading_uj, cpu, holding=holding)
-            domain.settle(now_ns, self._log.settled_until(domain.devices, now_ns), since_ns)
+            holding = any(name in state.held_since_ns for name in domain.devices)
+            domain.observe(state.now_ns, readings_uj.get(domain.domain), state.cpu, holding=holding)
+            domain.settle(state.now_ns, state.known_until_ns[domain.domain], state.held_since_ns)
 
     def _cpu_times(self) -> Cpu:
         """CPU time since the last call."""
@@ -128,10 +166,14 @@ class EnergyMeter:
 
     async def run(self, every_s: float) -> None:
         """Sample for ever; what fails once is logged and tried again."""
+        apart = any(domain.source is not None and domain.source.may_block for domain in self.domains)
         while True:
             await asyncio.sleep(every_s)
             try:
-                self.sample()
+                if apart:
+                    await self.sample_apart()
+                else:
+                    self.sample()
             except Exception:
                 log.exception("taking a sample of energy failed; it is tried again")
 

@@ -19,7 +19,10 @@ RETRY_TRAILER = "grpc-retry-pushback-ms"
 LATE_SHARE = 0.01
 """Of the admitted requests, how many may be late."""
 _CAUTION_GAIN = 0.02
-_LEAST_CAUTION, _MOST_CAUTION = 0.5, 16.0
+_LEAST_CAUTION, _MOST_CAUTION = 0.5, 2.0
+"""A burst's misses are one event: they must not add up to a factor that thousands of answers in time do not undo."""
+_MOST_MISSES = 100
+"""As many reach the bound from anywhere; the power of more might be no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,8 @@ class Caution:
     def missed(self, count: int) -> None:
         """So many were dropped or late, or forced a small batch."""
         if count and self.factor < _MOST_CAUTION:
-            self.factor *= (1 + _CAUTION_GAIN * (1 - LATE_SHARE)) ** count
+            grown = self.factor * (1 + _CAUTION_GAIN * (1 - LATE_SHARE)) ** min(count, _MOST_MISSES)
+            self.factor = min(grown, _MOST_CAUTION)
 
 
 def check_in_time(request: InferenceRequest, left_ns: int, forecast: Forecast) -> None:

@@ -95,10 +95,11 @@ class DynamicBatcher:
         self._rebuild()
         return expired
 
-    def poll(self, now_ns: int, *, spare: bool = False) -> Ready | WaitUntil | Idle:
+    def poll(self, now_ns: int, *, spare: bool = False, early_ns: int = 0) -> Ready | WaitUntil | Idle:
         """What may happen now. Levels go strictly in order; within one, full batches first, then the oldest head.
 
-        `spare` says that devices have time to spare, so that batches need not be large and none waits for slack.
+        `spare` says that devices have time to spare, so that batches need not be large and none waits for slack;
+        `early_ns` how long before it is due a batch goes, because otherwise devices would be short of time then.
         """
         if not self.queue:
             return IDLE
@@ -106,7 +107,7 @@ class DynamicBatcher:
             self._sort()
         wait_until_ns: int | None = None
         for level in self.queue.level_numbers():
-            ready = self._poll_level(level, now_ns, spare)
+            ready = self._poll_level(level, now_ns, spare, early_ns)
             if isinstance(ready, Ready):
                 return ready
             if wait_until_ns is None or ready.at_ns < wait_until_ns:
@@ -175,7 +176,7 @@ class DynamicBatcher:
             return max(1, min(limits.max_rows, limits.max_padded_elements // bucket_length))
         return limits.max_rows
 
-    def _poll_level(self, level: int, now_ns: int, spare: bool) -> Ready | WaitUntil:
+    def _poll_level(self, level: int, now_ns: int, spare: bool, early_ns: int) -> Ready | WaitUntil:
         full = self._full.get(level)
         if full:
             key = next(iter(full))
@@ -189,7 +190,7 @@ class DynamicBatcher:
         if not self._batches:
             return self._ready(oldest, Release.SINGLE)
         if self._slack is not None:
-            return self._poll_slack(oldest, head_ns, now_ns, spare)
+            return self._poll_slack(oldest, head_ns, now_ns, spare, early_ns)
         return self._poll_delay(oldest, head_ns, now_ns)
 
     def _poll_delay(self, bucket: Bucket, head_ns: int, now_ns: int) -> Ready | WaitUntil:
@@ -199,7 +200,7 @@ class DynamicBatcher:
             return self._ready(bucket, Release.DELAY)
         return WaitUntil(head_ns + self._delay_ns)
 
-    def _poll_slack(self, bucket: Bucket, head_ns: int, now_ns: int, spare: bool) -> Ready | WaitUntil:
+    def _poll_slack(self, bucket: Bucket, head_ns: int, now_ns: int, spare: bool, early_ns: int) -> Ready | WaitUntil:
         assert self._slack is not None
         due_ns = self._due_ns(bucket)
         if self._delay_ns and head_ns + self._delay_ns < due_ns:
@@ -208,7 +209,7 @@ class DynamicBatcher:
             due_ns = head_ns + self._delay_ns
         if due_ns <= now_ns:
             return self._ready(bucket, Release.SLACK)
-        if spare or not self._slack.pays(due_ns, now_ns):
+        if spare or due_ns - early_ns <= now_ns or not self._slack.pays(due_ns, now_ns):
             return self._ready(bucket, Release.IDLE)
         return WaitUntil(due_ns)
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from erg_server.errors import ErgError, ResourceExhaustedError
 from erg_server.scheduling.admission import Forecast, check_in_time
+from erg_server.scheduling.fleet import OVERLOAD
 from erg_server.scheduling.latency_curve import LatencyCurve
 from erg_server.scheduling.model_queue import ModelQueue
 from erg_server.scheduling.request_queue import AGEING_NS, Deadline, QueuedRequest
@@ -63,7 +64,7 @@ def _check(
         # It takes turns, and has as many of them as its weight gives it.
         ahead_ns = own_ns * fleet.weights / queue.spec.weight
     else:
-        ahead_ns = own_ns + max(0.0, fleet.work_ns(queue.work_class) - queue.work_ns)
+        ahead_ns = own_ns + fleet.work_ns(queue.work_class) - queue.work_ns
     forecast = Forecast(
         wait_ns=(fleet.free_in_ns(now_ns) + ahead_ns / max(1, fleet.size)) * queue.caution.factor,
         batch_ns=SLACK_MARGIN_NS
@@ -71,8 +72,12 @@ def _check(
         alone_ns=curve.predict_high_ns(entry.rows),
         waiting_requests=len(waiting),
     )
+    left_ns = at_ns - now_ns
+    if forecast.wait_ns + forecast.batch_ns > left_ns and not queue.greedy and fleet.load(now_ns) < OVERLOAD:
+        # The devices have time for batches smaller than those that pay best.
+        forecast = _in_smaller_batches(queue, entry, curve, forecast, others_ns=ahead_ns - own_ns, left_ns=left_ns)
     try:
-        check_in_time(entry.request, at_ns - now_ns, forecast)
+        check_in_time(entry.request, left_ns, forecast)
     except ErgError as error:
         if isinstance(error, ResourceExhaustedError) and fleet.models > 1:
             _find_greedy(queue, now_ns)
@@ -83,11 +88,41 @@ def _check(
     return forecast.alone_ns
 
 
+def _in_smaller_batches(
+    queue: ModelQueue,
+    entry: QueuedRequest,
+    curve: LatencyCurve,
+    forecast: Forecast,
+    *,
+    others_ns: float,
+    left_ns: int,
+) -> Forecast:
+    """The forecast with the largest batches that are in time; as it was where none are.
+
+    A batch as large as pays takes most of an objective, and leaves next to nothing to wait.
+    """
+    fleet, waiting = queue.fleet, queue.batcher.queue.rows
+    rows = queue.batcher.limits.max_rows
+    while (rows := rows // 2) >= entry.rows:
+        whole = waiting // rows
+        ahead_ns = whole * curve.predict_ns(rows) + others_ns if whole else others_ns
+        smaller = Forecast(
+            wait_ns=(fleet.free_in_ns(entry.phases.queued_ns) + ahead_ns / max(1, fleet.size)) * queue.caution.factor,
+            batch_ns=SLACK_MARGIN_NS
+            + curve.predict_high_ns(max(entry.rows, min(rows, waiting - whole * rows + entry.rows))),
+            alone_ns=forecast.alone_ns,
+            waiting_requests=forecast.waiting_requests,
+        )
+        if smaller.wait_ns + smaller.batch_ns <= left_ns:
+            return smaller
+    return forecast
+
+
 def _find_greedy(queue: ModelQueue, now_ns: int) -> None:
     """A request was refused because of waiting work: note whether its model has more of that than its share."""
     fleet = queue.fleet
     greedy = queue.share.refused(
-        now_ns, own_work_ns=queue.work_ns, all_work_ns=fleet.all_work_ns(), all_weights=fleet.weights
+        now_ns, own_work_ns=queue.work_ns, all_work_ns=fleet.waiting_ns, all_weights=fleet.weights
     )
     if greedy and not queue.greedy:
         queue.set_greedy(True)

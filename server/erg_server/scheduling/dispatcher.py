@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from erg_server.clock import Clock
-from erg_server.scheduling.fleet import STAGING_MARGIN_NS, Fleet, FleetIndex, WorkerAccount
+from erg_server.scheduling.fleet import OVERLOAD, STAGING_MARGIN_NS, Fleet, FleetIndex, WorkerAccount
 from erg_server.scheduling.model_queue import ModelQueue
 from erg_server.scheduling.placement import balance_rows, share_rows, spread_rows
 from erg_server.scheduling.poll_outcome import Ready, WaitUntil
@@ -24,9 +24,6 @@ HANDOVER_NS: Final = 100_000
 a few rows (docs/benchmarks.md). Batches that run shorter than that are worth gathering, not spreading."""
 _EXACT_WORKERS: Final = 8
 """Among more workers than these a batch's rows are shared by count alone: asking each of them would take too long."""
-
-OVERLOAD: Final = 0.9
-"""Share of busy time from which on requests are given up for others."""
 
 Drop = Callable[[ModelQueue, Sequence[QueuedRequest], int], None]
 Submit = Callable[[ModelQueue, Ready, int, WorkerAccount, int], None]
@@ -146,7 +143,9 @@ class Dispatcher:
         if at_ns is not None and at_ns <= now_ns:
             self._expire(queue, now_ns)
             at_ns = batcher.queue.next_expiry_ns()
-        outcome = batcher.poll(now_ns, spare=queue.objective_ns > 0 and fleet.spare(now_ns))
+        idle = queue.objective_ns > 0 and fleet.idle > 0
+        early_ns = fleet.early_ns(queue.work_ns) if idle else 0
+        outcome = batcher.poll(now_ns, spare=idle and fleet.spare(now_ns), early_ns=early_ns)
         if isinstance(outcome, Ready):
             gather_ns = queue.gather_until_ns
             if gather_ns > now_ns and outcome.waiting_rows < min(outcome.limit_rows, queue.running_rows):
@@ -244,10 +243,11 @@ class Dispatcher:
             return fairest if best is None or due_ns < best_ns else best
         if best is not None:
             return best
-        if account.idle and fleet.spare(now_ns):
+        if account.idle:
             waits = fleet.deferred.first()
             if waits is not None and waits[2].polled_ns != now_ns:
-                return waits[2]
+                due_ns, _, queue = waits
+                return queue if due_ns - fleet.early_ns(queue.work_ns) <= now_ns or fleet.spare(now_ns) else None
         return None
 
     def _rows(self, queue: ModelQueue, ready: Ready, account: WorkerAccount, now_ns: int) -> int:

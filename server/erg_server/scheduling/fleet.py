@@ -22,6 +22,11 @@ LOAD_WINDOW_NS: Final = 300_000_000
 """Time constant of the average that says how busy a fleet is."""
 SPARE_LOAD: Final = 0.5
 """Below this share of busy time devices have time to spare: batches then go at once instead of growing."""
+OVERLOAD: Final = 0.9
+"""Share of busy time from which on requests are given up for others, and no batch is small to be in time."""
+EARLY: Final = 4
+"""How many times as long as the other models' waiting work takes the devices a batch goes before it is due, if one of
+them is idle. Whoever waits to the last moment finds them taken by others who did. 2 to 8 are alike."""
 
 
 WORK_CLASSES: Final = 20
@@ -149,6 +154,8 @@ class Fleet:
         """Of the models whose requests with deadlines wait."""
         self.models = 0
         """How many have these workers."""
+        self.waiting_ns = 0
+        """Device time that all requests wait for."""
         self._work_ns = [0] * WORK_CLASSES
         self._load_ns = 0.0
         self._load_at_ns = 0
@@ -191,14 +198,12 @@ class Fleet:
     def add_work(self, work_class: int, work_ns: int) -> None:
         """Device time that requests of this urgency wait for grew."""
         self._work_ns[work_class] += work_ns
+        self.waiting_ns += work_ns
 
     def remove_work(self, work_class: int, work_ns: int) -> None:
         """It shrank."""
         self._work_ns[work_class] -= work_ns
-
-    def all_work_ns(self) -> int:
-        """Device time that all requests wait for."""
-        return sum(self._work_ns)
+        self.waiting_ns -= work_ns
 
     def work_ns(self, work_class: int) -> float:
         """Device time that goes before a request of this urgency.
@@ -206,8 +211,9 @@ class Fleet:
         It is that of all requests as urgent, and of the others that of as many as have waited so long that they are due
         before it: half for each factor of two between their objectives.
         """
+        # Sums of powers of two: work in whole nanoseconds goes out as exactly as it came in.
         total_ns: float = sum(map(mul, self._work_ns, _WEIGHTS[work_class]))
-        return max(0.0, total_ns)
+        return total_ns
 
     def free_in_ns(self, now_ns: int) -> int:
         """How long until a worker is free: the soonest that takes a batch, about the mean where all hold two."""
@@ -223,6 +229,10 @@ class Fleet:
     def spare(self, now_ns: int) -> bool:
         """Whether a worker is idle and all of them together have time to spare."""
         return self.idle > 0 and self.load(now_ns) < SPARE_LOAD
+
+    def early_ns(self, own_ns: int) -> int:
+        """How long before it is due a batch goes to an idle worker, of a model of whose work `own_ns` waits."""
+        return EARLY * (self.waiting_ns - own_ns) // max(1, self.size)
 
     def load(self, now_ns: int) -> float:
         """Share of the workers' time that was given to batches lately."""

@@ -148,6 +148,14 @@ def test_an_overdue_interval_goes_to_the_worker_that_still_holds_a_batch() -> No
     assert booked(ledger.totals)["inference", "gpu0", "m"] == 1000
 
 
+def test_a_batch_that_is_still_out_claims_no_more_of_an_overdue_interval_than_it_lasted() -> None:
+    ledger = gpu_ledger(**{"gpu0.mig0": 1000, "gpu0.mig1": 1000})
+    ledger.add_batch(batch(100, 200, device="gpu0.mig1"))
+    ledger.add_interval(interval(100, 200, 1000))
+    ledger.settle(10, overdue_ns=200, held_since_ns={"gpu0.mig0": 10})
+    assert booked(ledger.totals) == {("worker", "gpu0.mig0", ""): 500, ("inference", "gpu0.mig1", "m"): 500}
+
+
 def test_time_and_rows_are_booked_at_once_and_in_the_home_domain_alone() -> None:
     away = DomainLedger("cpu", [DomainDevice("gpu0", home=False)], by_overlap=False)
     home = gpu_ledger()

@@ -69,6 +69,16 @@ def test_a_gpu_that_is_lost_is_missing_and_one_that_comes_back_goes_on(
     assert power.read(at(3 * S)) == 400_000
 
 
+def test_a_gpu_that_comes_back_is_asked_for_by_a_new_handle(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = FakeNvml(gpus=(FakeGpu(uuid="GPU-0", power=FakePower(counter_mj=100)),)).install(monkeypatch)
+    power = NvmlPower(sys.modules["pynvml"], 0)
+    power.read(at(0))
+    nvml.gpus[0].power.lost = True
+    assert power.read(at(S)) is None
+    nvml.gpus = (FakeGpu(uuid="GPU-0", power=FakePower(counter_mj=300)),)
+    assert power.read(at(2 * S)) == 200_000
+
+
 def test_what_a_gap_took_is_not_made_up_from_power(gpu: FakeGpu) -> None:
     gpu.power.counter_mj = None
     power = power_of_the_second()

@@ -67,6 +67,9 @@ def test_a_zone_that_does_not_answer_once_is_made_up_for_by_its_next_reading(
     package.write_text("160\n")
     memory.write_text("107\n")
     assert power.read(at(4 * S)) == 60 + 7
+    package.write_text("")
+    power.read(at(5 * S))
+    assert caplog.text.count("package-0") == 2
     power.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -32,6 +33,7 @@ class FakeSource:
     source: Source = "measured"
     idle_watts: float | None = 0.0
     counts_all: bool = False
+    may_block: bool = False
     closed: bool = False
     seen: list[Activity] = field(default_factory=list)
 
@@ -120,6 +122,16 @@ def test_the_machines_ticks_lag_and_are_never_counted_twice() -> None:
         bench.sample()
     # 8 of the machine's 40 ms were not the server's: 4 of 12 in the second and in the fourth interval.
     assert booked(bench.meter.totals()) == {("front", "", ""): 3_334, ("other", "", ""): 666}
+
+
+def test_a_model_of_what_the_server_takes_has_no_part_for_others() -> None:
+    source = FakeSource("cpu", source="modelled")
+    bench = Bench([CPU0], source)
+    bench.clock.advance(100 * MS)
+    bench.cpu_ns[FRONT] = 1 * MS
+    bench.machine_ns = 200 * MS
+    source.total_uj = 1_000
+    assert bench.sample() == {("front", "", ""): 1_000}
 
 
 def test_a_missing_sample_loses_nothing() -> None:
@@ -229,6 +241,34 @@ def test_idle_power_is_learnt_from_quiet_seconds_only() -> None:
     assert bench.meter.domains[0].watts == pytest.approx(300.0)
 
 
+def test_a_second_in_which_a_batch_ran_or_was_out_is_not_quiet() -> None:
+    source = FakeSource("gpu0", idle_watts=None)
+    bench = Bench([GPU0], source)
+    for number in range(60):
+        if number < 30:
+            bench.ran("gpu0", 50 * MS)
+            bench.clock.advance(50 * MS)
+        else:
+            if number == 30:
+                bench.log.handed("gpu0", bench.clock.now_ns())
+            bench.clock.advance(100 * MS)
+        source.total_uj = (source.total_uj or 0) + 30_000_000
+        bench.sample()
+    assert not bench.meter.domains[0].idle.known
+
+
+def test_a_cpu_on_which_anything_runs_is_not_quiet() -> None:
+    source = FakeSource("cpu", idle_watts=None, counts_all=True)
+    bench = Bench([CPU0], source)
+    for number in range(60):
+        bench.clock.advance(100 * MS)
+        bench.machine_ns = (bench.machine_ns or 0) + (10 * MS if number < 30 else 1 * MS)
+        source.total_uj = (source.total_uj or 0) + (9_000_000 if number < 30 else 2_000_000)
+        bench.sample()
+        assert bench.meter.domains[0].idle.watts in {0.0, 20.0}
+    assert bench.meter.domains[0].idle.known
+
+
 def test_a_device_that_takes_modelled_energy_too_is_not_called_measured() -> None:
     gpu, cpu = FakeSource("gpu0"), FakeSource("cpu", source="modelled")
     bench = Bench([GPU0], gpu, cpu)
@@ -261,6 +301,56 @@ def test_parts_of_a_gpu_are_shares_by_threads_or_memory() -> None:
     assert gpu_shares(mps) == {"gpu0.mps0": 1000, "gpu0.mps1": 333}
     assert gpu_shares(mig) == {"gpu0.mig0": 250, "gpu0.mig1": 1000}
     assert gpu_shares([GPU0]) == {"gpu0": 1000}
+
+
+class HangingSource(FakeSource):
+    """One that answers when it is told to."""
+
+    def __init__(self, domain: str) -> None:
+        super().__init__(domain, may_block=True)
+        self.asked = threading.Event()
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+
+    def read(self, activity: Activity) -> int | None:
+        self.asked.set()
+        assert self.may_answer.wait(20)
+        return super().read(activity)
+
+
+async def test_a_driver_that_hangs_keeps_neither_the_event_loop_nor_any_energy() -> None:
+    source = HangingSource("gpu0")
+    bench = Bench([GPU0], source)
+    source.may_answer.clear()
+    source.asked.clear()
+    hung = asyncio.create_task(bench.meter.sample_apart())
+    await asyncio.to_thread(source.asked.wait, 20)
+    bench.ran("gpu0", S)  # The event loop goes on meanwhile.
+    source.total_uj = 1_000
+    source.may_answer.set()
+    await hung
+    (domain,) = bench.meter.domains
+    assert (domain.missing, domain.counter_uj) == (1, 0)
+    await bench.meter.sample_apart()
+    assert booked(bench.meter.totals()) == {("inference", "gpu0", "m"): 1_000}
+    assert (domain.missing, domain.drift_uj) == (1, 0)
+
+
+async def test_a_batch_that_ends_while_a_counter_is_read_is_waited_for() -> None:
+    source = HangingSource("gpu0")
+    bench = Bench([GPU0], source)
+    bench.log.handed("gpu0", bench.clock.now_ns())
+    bench.clock.advance(100 * MS)
+    source.total_uj = 1_000
+    source.may_answer.clear()
+    source.asked.clear()
+    reading = asyncio.create_task(bench.meter.sample_apart())
+    await asyncio.to_thread(source.asked.wait, 20)
+    bench.log.ended("gpu0", "m", "1", start_ns=S, end_ns=bench.clock.advance(MS), shares=SERVED)
+    source.may_answer.set()
+    await reading
+    assert bench.meter.domains[0].ledger.pending_uj == 1_000
+    assert bench.sample() == {("inference", "gpu0", "m"): 1_000}
 
 
 async def test_a_sample_that_fails_is_logged_and_the_next_one_taken(caplog: pytest.LogCaptureFixture) -> None:

@@ -72,7 +72,7 @@ def test_a_model_that_helps_some_of_the_others_only_is_not_named() -> None:
 
 
 def test_where_no_single_model_is_enough_a_set_is_found() -> None:
-    each = scenario(planned("a", 600), planned("b", 600), planned("c", 600), planned("d", 5), seconds=2.0)
+    each = scenario(planned("a", 500), planned("b", 500), planned("c", 500), planned("d", 5), seconds=2.0)
     (names,) = advice_for(each).removals or ()
     assert len(names) == 2
     assert forecast(each.without(names)).met

@@ -60,7 +60,7 @@ def test_a_model_that_is_refused_for_its_own_queue_is_greedy_for_a_while() -> No
         bench.send()
     assert not bench.queues[0].greedy
     bench.run_ms(1000)
-    assert bench.queues[0].fleet.all_work_ns() == 0
+    assert bench.queues[0].fleet.waiting_ns == 0
     assert bench.queues[0].fleet.weights == 0
 
 

@@ -10,6 +10,7 @@ import pytest
 from erg_server.clock import ManualClock
 from erg_server.errors import DeadlineExceededError, ErgError, ResourceExhaustedError
 from erg_server.request import InferenceRequest, InferenceResponse, Phases
+from erg_server.scheduling.admission import Caution
 from erg_server.scheduling.deadlines import REMEASURE_NS
 from erg_server.scheduling.latency_curve import CurveSnapshot
 from erg_server.scheduling.latency_model import Curves
@@ -127,6 +128,51 @@ def test_without_time_to_spare_a_batch_grows_until_its_first_deadline_is_due() -
     due_ms = 50 - (10 + 5) - SLACK_MARGIN_NS / MS
     assert bench.starts() == [(due_ms, 4)]
     assert bench.meter.model("m0", "1").met_deadlines == 4
+
+
+def test_a_batch_goes_early_to_an_idle_device_that_others_will_want() -> None:
+    bench = Bench(SLO_50, SLO_50)
+    bench.occupy()
+    bench.send(0)
+    for _ in range(6):
+        bench.send(1)
+    bench.run_ms(100)
+    # Whose own work is all that waits has nothing to make way for.
+    due_ms = 50 - (10 + 7) - SLACK_MARGIN_NS / MS
+    assert bench.starts() == [(0.0, 1), (due_ms, 6)]
+
+
+def bench_of_eight_that_are_free_in_5_ms() -> Bench:
+    bench = Bench(BATCHED + " erg { slo { p99_ms: 22 } }", workers=8)
+    for _ in range(8):
+        bench.send()
+        bench.run_ms(0)
+    bench.run_ms(6)
+    return bench
+
+
+def test_what_a_large_batch_would_make_late_is_admitted_to_a_smaller_one() -> None:
+    bench = bench_of_eight_that_are_free_in_5_ms()
+    for _ in range(6):
+        bench.send()
+    bench.run_ms(100)
+    assert bench.meter.model("m0", "1").met_deadlines == 8 + 6
+
+
+def test_when_devices_are_full_nothing_is_admitted_to_a_smaller_batch() -> None:
+    bench = bench_of_eight_that_are_free_in_5_ms()
+    bench.occupy()
+    for _ in range(5):
+        bench.send()
+    with pytest.raises(ResourceExhaustedError):
+        bench.send()
+
+
+def test_the_misses_of_a_burst_are_soon_forgotten() -> None:
+    caution = Caution()
+    caution.missed(100_000)
+    caution.met(4_000)
+    assert caution.factor <= 1
 
 
 def test_a_full_batch_waits_for_nothing() -> None:

@@ -29,6 +29,22 @@ def test_bursts_have_the_mean_rate_and_more_variance() -> None:
     assert sum((count - mean) ** 2 for count in counts) / len(counts) > 10 * mean
 
 
+def test_bursts_are_at_the_same_times_at_every_rate() -> None:
+    # With all requests in bursts, what is silent at one rate is silent at every other.
+    slow, fast = (within(bursts(rate, Random(3), peak=10, share=0.1, burst_s=0.5), 100) for rate in (50, 400))
+    silent = [(begins, ends) for begins, ends in itertools.pairwise(slow) if ends - begins > SECOND]
+    assert len(silent) > 5
+    inside = [
+        at_ns for at_ns in fast if any(begins + SECOND / 4 < at_ns < ends - SECOND / 4 for begins, ends in silent)
+    ]
+    assert len(inside) < len(fast) / 100
+
+
+def test_a_higher_rate_brings_each_arrival_earlier() -> None:
+    slow, fast = (list(itertools.islice(bursts(rate, Random(4)), 1000)) for rate in (100, 101))
+    assert all(later >= earlier for later, earlier in zip(slow, fast, strict=True))
+
+
 def test_bursts_that_exceed_the_mean_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot last"):
         next(bursts(100, Random(1), peak=20, share=0.1))
