@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import click
 
+from erg_loadtest.compare_command import compare_runs
 from erg_loadtest.run_command import run
+from erg_loadtest.search_command import search
+from erg_loadtest.sweep_command import sweep
 
 
 class _RunByDefault(click.Group):
@@ -23,3 +26,6 @@ def load() -> None:
 
 
 load.add_command(run)
+load.add_command(compare_runs)
+load.add_command(search)
+load.add_command(sweep)

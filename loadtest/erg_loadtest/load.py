@@ -20,12 +20,14 @@ from erg_loadtest.input_data import FileScenario
 from erg_loadtest.loadgen import load_library
 from erg_loadtest.mlperf import Mlperf, Verdict
 from erg_loadtest.payloads import Payload
+from erg_loadtest.record import RunRecord, read_software
 from erg_loadtest.references import with_references
 from erg_loadtest.result import CpuUse, LoadResult
 from erg_loadtest.samples import Samples
 from erg_loadtest.scenarios import RandomScenario
 from erg_loadtest.server_cpu import CpuMeter, CpuSeconds, MetricsCpuMeter, ProcessTreeCpuMeter
 from erg_loadtest.server_statistics import ServerPhases, difference, read_counts
+from erg_loadtest.server_watch import ServerWatch, page_reader, process_reader, reading_interval_s
 from erg_loadtest.work import Work
 
 _MLPERF_WARMUP_CONCURRENCY = 8
@@ -112,11 +114,14 @@ async def run_load_async(plan: LoadPlan, *, progress: Progress | None = None, ch
             counts_before = await read_counts(client, plan.model, plan.version)
             cpu_before = await _read_cpu(meter)
             client_before = time.process_time()
-            samples = await runner.measure(_report(progress, "measuring", plan.limit))
+            started_unix_s = time.time()
+            async with _watch(plan) as watch:
+                samples = await runner.measure(_report(progress, "measuring", plan.limit))
             client_cpu_s = time.process_time() - client_before + runner.children_cpu_s
             cpu_after = await _read_cpu(meter)
             counts_after = await read_counts(client, plan.model, plan.version)
-    return _result(
+        software = await read_software(client)
+    result = _result(
         plan,
         samples,
         payloads,
@@ -127,6 +132,24 @@ async def run_load_async(plan: LoadPlan, *, progress: Progress | None = None, ch
         mlperf=runner.verdict,
         server=difference(counts_before, counts_after),
     )
+    record = RunRecord(
+        samples=samples,
+        rows=tuple(payload.rows for payload in payloads),
+        readings=tuple(watch.readings),
+        readings_missing=watch.missing,
+        software=software,
+        started_unix_s=started_unix_s,
+    )
+    return replace(result, record=record)
+
+
+def _watch(plan: LoadPlan) -> ServerWatch:
+    read = None
+    if plan.metrics_url is not None:
+        read = page_reader(plan.metrics_url)
+    elif plan.server_pid is not None:
+        read = process_reader(plan.server_pid)
+    return ServerWatch(read, reading_interval_s(plan.limit.duration_s))
 
 
 def _sent_here(arrivals: Arrivals | Mlperf) -> Arrivals:

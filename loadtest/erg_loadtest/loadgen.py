@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
@@ -105,7 +106,9 @@ class LoadGenRun:
             )  # fmt: skip
             library.DestroyQSL(data)
             library.DestroySUT(system)
-            loop.call_soon_threadsafe(_finish, ended)
+            # Where the run was given up meanwhile, its loop is closed and nobody waits.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_finish, ended)
 
         # A daemon: interrupted, it waits for answers that do not come.
         threading.Thread(target=run, name="loadgen", daemon=True).start()

@@ -9,9 +9,12 @@ from rich.text import Text
 from erg_loadtest.arrivals import ClosedLoop, describe
 from erg_loadtest.result import LoadResult
 from erg_loadtest.samples import DurationSummary
+from erg_loadtest.svg import printable
 
 _MAX_BATCH_SIZES = 12
 _CPU_STEP_S = 0.01
+INVALID = "Invalid: "
+"""What a warning begins with that tells why a run is invalid."""
 _CPU_ERROR_SHARE = 0.02
 
 
@@ -35,7 +38,7 @@ def warnings(result: LoadResult) -> list[str]:
             "A closed loop slows down with the server: its latencies are not what users of a loaded server see "
             "(use --request-rate for those)."
         )
-    found.extend(f"Invalid: {reason}" for reason in result.validity.reasons)
+    found.extend(f"{INVALID}{reason}" for reason in result.validity.reasons)
     found.extend(result.validity.notes)
     if result.latency is not None and result.validity.unsupported_percentiles:
         names = ", ".join(f"p{percentile:g}" for percentile in result.validity.unsupported_percentiles)
@@ -53,7 +56,8 @@ def warnings(result: LoadResult) -> list[str]:
 
 def _summary(result: LoadResult) -> Table:
     version = f" version {result.version}" if result.version else ""
-    table = Table(title=f"{result.model}{version} at {result.url}", show_header=False, title_justify="left")
+    title = Text(printable(f"{result.model}{version} at {result.url}"))
+    table = Table(title=title, show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column()
     table.add_row("load", f"{describe(result.arrivals)}, {result.connections} connections")

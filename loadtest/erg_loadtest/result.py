@@ -12,6 +12,7 @@ from erg_loadtest.arrivals import NS_PER_S, Arrivals, arrivals_json, describe
 from erg_loadtest.cost import Cost
 from erg_loadtest.dispatch import DEFAULT_MAX_IN_FLIGHT
 from erg_loadtest.mlperf import Mlperf, Verdict
+from erg_loadtest.record import RunRecord
 from erg_loadtest.samples import OK, STATUS_NAMES, WRONG_ANSWER, DurationSummary, Int64s, Samples, summarise_ns
 from erg_loadtest.server_statistics import ServerPhases
 from erg_loadtest.validity import ClientUse, Validity, judge
@@ -76,6 +77,8 @@ class LoadResult:
     cost: Cost | None = None
     latencies_ns: Int64s
     """Every latency behind `latency`, in order of completion."""
+    record: RunRecord | None = None
+    """What a report needs beside the figures; None for a result that was not made by `run_load`."""
 
     @property
     def requests_per_s(self) -> float:

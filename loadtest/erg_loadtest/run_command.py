@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from erg_loadtest.document import run_document
 from erg_loadtest.errors import LoadTestError
-from erg_loadtest.load import Progress as OnProgress
+from erg_loadtest.live import progress as live_progress
 from erg_loadtest.load import run_load
 from erg_loadtest.option_values import plan_of
 from erg_loadtest.plan_options import plan_options
 from erg_loadtest.plots import save_latency_plot
 from erg_loadtest.report import render
+from erg_loadtest.report_options import ReportOptions, UsageFailure, command_line, report_options
+from erg_loadtest.run_page import run_page
+from erg_loadtest.terminal import render_document
 
 _FAILED = 1
-_COULD_NOT_RUN = 2
 _INVALID = 3
 
 
@@ -29,12 +29,11 @@ _INVALID = 3
 @click.argument("model")
 @plan_options
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON with every latency here.")
+@report_options
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write a .png of the latencies here.")
 def run(
     *,
     form: str,
-    output: Path | None,
     plot: Path | None,
     **options: Any,
 ) -> None:
@@ -44,42 +43,30 @@ def run(
     run is invalid: the client was the limit, so that its figures say nothing about the server, or LoadGen says so.
     """
     console = Console()
+    reports = ReportOptions.taken(options)
     try:
-        with _progress(shown=form == "table") as progress:
-            result = run_load(plan_of(options), progress=progress)
-        if output is not None:
-            output.write_text(json.dumps(result.to_json(raw=True)) + "\n")
+        plan = plan_of(options)
+        reports.check()
+        with live_progress(shown=form == "table") as progress:
+            result = run_load(plan, progress=progress)
+        document = run_document(plan, result, command=command_line(), quality=reports.quality(result.model))
+        found, baseline = reports.indices(document), reports.baseline_parts()
+        whole = document.to_json() | {"indices": None if found is None else found.to_json()}
+        reports.write(
+            [document],
+            lambda: whole | {"latencies_ns": result.latencies_ns.tolist()},
+            lambda: run_page(document, found, baseline),
+        )
         if plot is not None:
             save_latency_plot(plot, {f"{result.model}": result})
     except LoadTestError as error:
-        raise _UsageFailure(str(error)) from error
+        raise UsageFailure(str(error)) from error
     if form == "json":
-        click.echo(json.dumps(result.to_json(), indent=2))
+        click.echo(json.dumps(whole, indent=2))
     else:
         console.print(render(result))
+        console.print(render_document(document, found))
     if result.failed or not result.succeeded:
         raise SystemExit(_FAILED)
     if not result.validity.valid or (result.mlperf is not None and not result.mlperf.valid):
         raise SystemExit(_INVALID)
-
-
-class _UsageFailure(click.ClickException):
-    exit_code = _COULD_NOT_RUN
-
-
-@contextmanager
-def _progress(*, shown: bool) -> Iterator[OnProgress | None]:
-    if not shown:
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    # On standard error, so that the report can be piped; gone when done.
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def update(phase: str, done: int, total: int | None) -> None:
-            if phase not in tasks:
-                tasks[phase] = bars.add_task(phase, total=total)
-            bars.update(tasks[phase], completed=done)
-
-        yield update

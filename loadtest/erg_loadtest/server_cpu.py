@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import psutil
-from prometheus_client.parser import text_string_to_metric_families
 
-from erg_loadtest.errors import PlanError, ServerError
+from erg_loadtest.errors import ServerError
+from erg_loadtest.metrics_page import MetricsPage, Sample, samples
 
-_METRIC = "erg_process_cpu_seconds_total"
-_MAX_METRICS_BYTES = 8 << 20
-_TIMEOUT_S = 5.0
+METRIC = "erg_process_cpu_seconds_total"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,48 +45,32 @@ class MetricsCpuMeter:
     """Erg's own count, by process role."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url if "//" in url else f"http://{url}")
-        if parts.scheme != "http" or not parts.hostname:
-            raise PlanError(f"metrics URL '{url}': write http://HOST:PORT/metrics")
-        self._host = parts.hostname
-        self._port = parts.port or 8002
-        self._path = parts.path if parts.path.strip("/") else "/metrics"
-        self.source = f"measured: {_METRIC} of http://{self._host}:{self._port}{self._path}"
+        self._page = MetricsPage(url)
+        self.source = f"measured: {METRIC} of {self._page.url}"
 
     def read(self) -> CpuSeconds:
         """Scrape once and add up by process role."""
-        front = 0.0
-        by_worker: dict[str, float] = {}
-        found = False
-        for family in text_string_to_metric_families(self._scrape()):
-            for sample in family.samples:
-                if sample.name != _METRIC:
-                    continue
-                found = True
-                if sample.labels.get("process") == "front":
-                    front += sample.value
-                else:
-                    worker = sample.labels.get("worker", "")
-                    by_worker[worker] = by_worker.get(worker, 0.0) + sample.value
-        if not found:
-            raise ServerError(f"http://{self._host}:{self._port}{self._path} has no {_METRIC}")
-        return CpuSeconds(front=front, by_worker=by_worker)
+        found = cpu_seconds(samples(self._page.fetch()))
+        if found is None:
+            raise ServerError(f"{self._page.url} has no {METRIC}")
+        return found
 
-    def _scrape(self) -> str:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_S)
-        try:
-            connection.request("GET", self._path)
-            response = connection.getresponse()
-            body = response.read(_MAX_METRICS_BYTES + 1)
-        except (OSError, http.client.HTTPException) as error:
-            raise ServerError(f"http://{self._host}:{self._port}{self._path}: {error}") from error
-        finally:
-            connection.close()
-        if response.status != http.HTTPStatus.OK:
-            raise ServerError(f"http://{self._host}:{self._port}{self._path}: status {response.status}")
-        if len(body) > _MAX_METRICS_BYTES:
-            raise ServerError(f"http://{self._host}:{self._port}{self._path}: more than {_MAX_METRICS_BYTES} bytes")
-        return body.decode(errors="replace")
+
+def cpu_seconds(page: Iterable[Sample]) -> CpuSeconds | None:
+    """What a page says of CPU time, None where it says nothing."""
+    front = 0.0
+    by_worker: dict[str, float] = {}
+    found = False
+    for sample in page:
+        if sample.name != METRIC:
+            continue
+        found = True
+        if sample.labels.get("process") == "front":
+            front += sample.value
+        else:
+            worker = sample.labels.get("worker", "")
+            by_worker[worker] = by_worker.get(worker, 0.0) + sample.value
+    return CpuSeconds(front=front, by_worker=by_worker) if found else None
 
 
 class ProcessTreeCpuMeter:

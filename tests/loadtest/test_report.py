@@ -1,9 +1,11 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from erg_loadtest.arrivals import ClosedLoop, ConstantRate
 from erg_loadtest.plots import save_latency_plot
+from erg_loadtest.record import RunRecord, Software
 from erg_loadtest.report import format_us, render, warnings
 from erg_loadtest.result import CpuUse, LoadResult
 from erg_loadtest.samples import Samples
@@ -24,7 +26,7 @@ def result(*, arrivals=None, sent_late_ms=0, status=None, cpu="not asked for", c
         status=np.zeros(count, dtype=np.int64) if status is None else np.array(status),
         payload=np.arange(count, dtype=np.int64) % 2,
     )
-    return LoadResult.from_samples(
+    made = LoadResult.from_samples(
         samples,
         rows=[1, 3],
         model="m",
@@ -37,6 +39,11 @@ def result(*, arrivals=None, sent_late_ms=0, status=None, cpu="not asked for", c
         cpu=cpu,
         client_cpu_s=client_cpu_s,
     )
+    record = RunRecord(
+        samples=samples, rows=(1, 3), readings=(), readings_missing="not asked for", software=Software(),
+        started_unix_s=0.0,
+    )  # fmt: skip
+    return replace(made, record=record)
 
 
 def text(shown):
