@@ -1,21 +1,23 @@
-"""How the benchmark calls a server: `erg load`'s gRPC client for v2, plain HTTP for Mosec, behind one interface."""
+"""How the benchmark calls a server: gRPC for v2, plain HTTP for Mosec, behind one interface."""
 
 from __future__ import annotations
 
 from types import TracebackType
 from typing import Protocol, Self
 
-import grpc.aio
 import numpy as np
+from bench.published.grpc_client import LoadClient
 from bench.published.http_client import HttpClient
 from bench.published.models import BenchModel, grpc_payloads, raw_bodies
-from erg_loadtest.client import InferClient, Target, describe_error
+from erg_loadtest.client import SERVICE
 from erg_loadtest.dispatch import Send
 from erg_loadtest.errors import ServerError
 from erg_loadtest.tensors import Array
 from erg_server.pb import inference_pb2
 
-TIMEOUT_S = 120.0
+TIMEOUT_S = 120
+_CONNECTIONS = 2
+"""As `erg load` has by default."""
 
 
 class Client(Protocol):
@@ -40,8 +42,15 @@ class GrpcClient:
     """For any v2 server."""
 
     def __init__(self, url: str, model: BenchModel) -> None:
-        self._client = InferClient(Target(url=url, timeout_s=TIMEOUT_S))
-        self._payloads = grpc_payloads(model)
+        host, _, port = url.rpartition(":")
+        self._client = LoadClient(
+            host,
+            int(port),
+            method=f"/{SERVICE}/ModelInfer",
+            messages=tuple(payload.body for payload in grpc_payloads(model)),
+            connections=_CONNECTIONS,
+            timeout_s=TIMEOUT_S,
+        )
         self._model = model
 
     async def __aenter__(self) -> Self:
@@ -54,16 +63,12 @@ class GrpcClient:
         await self._client.__aexit__(kind, error, trace)
 
     def sender(self) -> Send:
-        """As `erg load` sends."""
-        return self._client.sender(self._payloads)
+        """Over two connections, as `erg load` sends."""
+        return self._client.sender()
 
     async def output(self, index: int) -> Array:
         """The output that is compared, by its name."""
-        try:
-            body = await self._client.start(self._payloads[index].body)
-        except grpc.aio.AioRpcError as error:
-            raise ServerError(describe_error(error)) from None
-        answer = inference_pb2.ModelInferResponse.FromString(body)
+        answer = inference_pb2.ModelInferResponse.FromString(await self._client.ask(index))
         names = [output.name for output in answer.outputs]
         if self._model.output not in names or not answer.raw_output_contents:
             raise ServerError(
@@ -77,7 +82,7 @@ class MosecClient:
 
     def __init__(self, host: str, port: int, model: BenchModel) -> None:
         bodies = raw_bodies(model)
-        self._client = HttpClient(host, port, path="/inference", bodies=bodies, timeout_s=TIMEOUT_S)
+        self._client = HttpClient(host, port, path="/inference", bodies=bodies)
         self._model = model
 
     async def __aenter__(self) -> Self:
@@ -95,10 +100,7 @@ class MosecClient:
 
     async def output(self, index: int) -> Array:
         """The body is the output."""
-        try:
-            answer = await self._client.ask(index)
-        except TimeoutError:
-            raise ServerError(f"no answer within {TIMEOUT_S:g} s") from None
+        answer = await self._client.ask(index)
         if answer.status != 200:
             raise ServerError(f"status {answer.status}: {answer.body[:200].decode(errors='replace')}")
         return _fp32(answer.body, self._model)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from bench.published.clients import Client
+from bench.published.clients import TIMEOUT_S, Client
 from bench.published.figures import Turn
 from bench.published.models import DISTINCT, BenchModel, rows_of
 from erg_loadtest.arrivals import NS_PER_S, ClosedLoop, Limit
@@ -31,12 +31,19 @@ async def take_turn(
     arrivals = ClosedLoop(concurrency=in_flight)
     requests = Requests(send=client.sender(), distinct=DISTINCT)
     meter = ProcessTreeCpuMeter(pid)
-    await drive(arrivals=arrivals, limit=_WARM_UP, requests=requests, timer=MonotonicTimer())
-    before = await asyncio.to_thread(meter.read)
-    client_before_s = time.process_time()
-    samples = await drive(arrivals=arrivals, limit=Limit(duration_s=seconds), requests=requests, timer=MonotonicTimer())
-    client_s = time.process_time() - client_before_s
-    spent = (await asyncio.to_thread(meter.read)).since(before)
+    # No timer a request, which would be the client's cost: a server that never answers ends the turn.
+    try:
+        async with asyncio.timeout(2 * TIMEOUT_S + seconds):
+            await drive(arrivals=arrivals, limit=_WARM_UP, requests=requests, timer=MonotonicTimer())
+            before = await asyncio.to_thread(meter.read)
+            client_before_s = time.process_time()
+            samples = await drive(
+                arrivals=arrivals, limit=Limit(duration_s=seconds), requests=requests, timer=MonotonicTimer()
+            )
+            client_s = time.process_time() - client_before_s
+            spent = (await asyncio.to_thread(meter.read)).since(before)
+    except TimeoutError:
+        raise ServerError(f"{server} left requests unanswered for {TIMEOUT_S} s") from None
     if isinstance(spent, str):
         raise ServerError(f"{server}: {spent}")
     return turn_of(samples, spent, client_s, model=model, server=server, in_flight=in_flight, number=number)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import click
 import numpy as np
+import uvloop
 from bench.front import write_mlp
 from bench.minilm import write_plain
 from bench.published.figures import CONVERTED, ERG, LoadReport, NotRun, RawTurn, Record, Tried, Turn, best_setting
@@ -24,7 +25,6 @@ from bench.published.measure import compared, reference, take_turn
 from bench.published.models import BenchModel, converted_artifact, newest_version
 from bench.published.servers import SETTINGS, Batching, Running, erg, mlserver, mosec
 from bench.raw_onnxruntime import RawRun, best, measure_raw
-from erg_loadtest.dispatch import precise_event_loop
 from erg_loadtest.errors import LoadTestError
 from erg_loadtest.tensors import Array
 from rich.console import Console
@@ -280,5 +280,5 @@ class Run:
 
 
 def _in_loop(work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
-    with asyncio.Runner(loop_factory=precise_event_loop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work())

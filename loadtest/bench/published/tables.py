@@ -16,18 +16,16 @@ from bench.published.figures import (
     times_erg,
     usd_per_1000,
 )
+from bench.published.load_report import report_text
+from bench.published.markdown import UNKNOWN, Row, number, table, with_range
+from bench.published.preamble import preamble
 
 CLIENT_LIMIT_SHARE = 0.9
-BUSY_CORES = 0.2
-"""Other programs' use of the machine from which on a run is not to be believed."""
-_UNKNOWN = "–"  # noqa: RUF001 - an en dash for a figure that there is not
-
-Row = Sequence[str]
 
 
 def section(record: Record, *, cpu_plot: str, latency_plot: str) -> str:
     """All of it. The plots are named as the page links to them."""
-    parts = [_preamble(record), _not_run(record)]
+    parts = [preamble(record), _not_run(record)]
     if record.models():
         parts += [
             "### Erg against the others",
@@ -53,9 +51,9 @@ def model_table(record: Record, model: str) -> str:
     if raw:
         cost_us = spread(turn.cpu_us for turn in raw)
         assert cost_us is not None
-        rate = _with_range(spread(turn.requests_per_s for turn in raw))
+        rate = with_range(spread(turn.requests_per_s for turn in raw))
         rows.append(
-            ("ONNX Runtime alone", f"batch {raw[0].batch}", rate, _with_range(cost_us), "1", "", "", "",
+            ("ONNX Runtime alone", f"batch {raw[0].batch}", rate, with_range(cost_us), "1", "", "", "",
              *_money(record, cost_us.median))
         )  # fmt: skip
     for in_flight in record.loads:
@@ -68,7 +66,7 @@ def model_table(record: Record, model: str) -> str:
         "server", "in flight", "requests/s", "CPU µs", "raw ÷ served CPU", "p50 ms", "p99 ms", "client's CPU µs",
         "$ per 1,000", "J per 1,000, modelled",
     )  # fmt: skip
-    return _table(heading, rows)
+    return table(heading, rows)
 
 
 def verdict_table(record: Record) -> str:
@@ -86,7 +84,7 @@ def verdict_table(record: Record) -> str:
                     name = record.titles.get(model, model)
                     cells = (_judged(cpu, more=True), _judged(rate, more=False), _judged(p99, more=True))
                     rows.append((name, rival, str(in_flight), *cells))
-    return _table(("model", "rival", "in flight", "its CPU time", "its requests/s", "its p99"), rows)
+    return table(("model", "rival", "in flight", "its CPU time", "its requests/s", "its p99"), rows)
 
 
 def tried_table(record: Record) -> str:
@@ -100,57 +98,7 @@ def tried_table(record: Record) -> str:
         )
         for each in record.tried
     ]
-    return _table(("model", "rival", "setting", "requests/s"), rows)
-
-
-def report_text(record: Record) -> str:
-    """The reports beside each other, and the commands."""
-    commands = "\n".join(report.command for report in record.reports)
-    rows: list[Row] = []
-    for name, read in _REPORT_ROWS:
-        rows.append((name, *(read(report.document) for report in record.reports)))
-    table = _table(("", *(report.server for report in record.reports)), rows)
-    return (
-        "The same program on servers that speak the same protocol; only the axis of the batch is written out for a "
-        f"server without a model configuration.\n\n```\n{commands}\n```\n\n{table}"
-    )
-
-
-def number(value: float) -> str:
-    """Three figures that count, no more."""
-    if value == 0:
-        return "0"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    if abs(value) >= 100:
-        return f"{value:.0f}"
-    if abs(value) >= 10:
-        return f"{value:.1f}"
-    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
-
-
-def _preamble(record: Record) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
-    paragraphs = [
-        f"`{record.command}` on {record.date}: {record.machine}; {versions}. {record.workers} workers of one thread for "
-        f"every server, the same inputs of one row, the same requests in flight, each turn {record.seconds:g} s. "
-        f"Servers take turns in {record.rounds} rounds, in another order each; figures are medians, in brackets the "
-        "least and the most of the rounds. CPU is all of a server's processes by the kernel's count. *Raw* is ONNX "
-        "Runtime in a loop without a server, a process a core, at its cheapest batch, measured in the same round.",
-        "Erg has the configuration of the repository, and nothing is tuned. The rivals run in environments of their own "
-        "with ONNX Runtime of the same version and session options, without access logs (MLServer also without "
-        "metrics), and with the best of the settings below. Erg and MLServer are called over v2 gRPC by `erg load`'s "
-        "client; Mosec over HTTP with raw bytes as bodies, which costs its client and itself less than a protocol would.",
-        f"Dollars are CPU time at {record.usd_per_cpu_hour:g} a CPU hour, joules CPU time at "
-        f"{record.watts_per_busy_core:g} W a busy core. Both were put in as examples, the same for all, and the joules "
-        "are modelled, not measured.",
-    ]
-    if record.busy_at_start > BUSY_CORES:
-        paragraphs.append(
-            f"**Not to be believed**: other programs used {record.busy_at_start:.1f} cores of the machine when the run "
-            "began."
-        )
-    return "\n\n".join(paragraphs)
+    return table(("model", "rival", "setting", "requests/s"), rows)
 
 
 def _not_run(record: Record) -> str:
@@ -172,7 +120,7 @@ def _verdicts_intro(record: Record) -> str:
 
 def _judged(ratio: Spread, *, more: bool) -> str:
     """`more`: whether a ratio above 1 is in Erg's favour."""
-    text = _with_range(ratio)
+    text = with_range(ratio)
     if ratio.low == ratio.high:
         return text
     if ratio.low <= 1 <= ratio.high:
@@ -183,19 +131,19 @@ def _judged(ratio: Spread, *, more: bool) -> str:
 def _server_row(record: Record, turns: Sequence[Turn], *, bold: bool) -> Row:
     first = turns[0]
     cpu_us = spread(turn.cpu_us for turn in turns)
-    rate = _with_range(spread(turn.requests_per_s for turn in turns))
+    rate = with_range(spread(turn.requests_per_s for turn in turns))
     if client_limited(turns):
         rate = f"≥ {rate}"
     assert cpu_us is not None
-    cpu = _with_range(cpu_us)
+    cpu = with_range(cpu_us)
     return (
         first.server,
         str(first.in_flight),
         rate,
         f"**{cpu}**" if bold else cpu,
-        _with_range(of_raw(record, first.model, first.server, first.in_flight)),
-        _with_range(_scaled(turns, lambda turn: turn.p50_us)),
-        _with_range(_scaled(turns, lambda turn: turn.p99_us)),
+        with_range(of_raw(record, first.model, first.server, first.in_flight)),
+        with_range(_scaled(turns, lambda turn: turn.p50_us)),
+        with_range(_scaled(turns, lambda turn: turn.p99_us)),
         _median(turns, lambda turn: turn.client_cpu_us),
         *_money(record, cpu_us.median),
     )
@@ -256,51 +204,4 @@ def _scaled(turns: Sequence[Turn], figure: Callable[[Turn], float]) -> Spread | 
 
 def _median(turns: Sequence[Turn], figure: Callable[[Turn], float]) -> str:
     found = spread(figure(turn) for turn in turns)
-    return _UNKNOWN if found is None else number(found.median)
-
-
-def _with_range(found: Spread | None) -> str:
-    if found is None:
-        return _UNKNOWN
-    if found.low == found.high:
-        return number(found.median)
-    return f"{number(found.median)} [{number(found.low)}, {number(found.high)}]"
-
-
-def _table(heading: Row, rows: Sequence[Row]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _latency(document: dict[str, object], percentile: str) -> str:
-    latency = document.get("latency")
-    if not isinstance(latency, dict):
-        return _UNKNOWN
-    return number(float(latency["percentiles_us"][percentile]) / 1e3)
-
-
-def _server_cpu(document: dict[str, object]) -> str:
-    cpu = document.get("server_cpu")
-    if not isinstance(cpu, dict) or cpu.get("us_per_inference") is None:
-        return f"unknown: {cpu.get('missing', '')}" if isinstance(cpu, dict) else _UNKNOWN
-    front, workers = cpu["front_us_per_inference"], cpu["workers_us_per_inference"]
-    return f"{number(cpu['us_per_inference'])} ({number(front)} + {number(workers)})"
-
-
-def _mean_batch(document: dict[str, object]) -> str:
-    server = document.get("server")
-    if not isinstance(server, dict):
-        return _UNKNOWN
-    return number(server["mean_batch"]) if "mean_batch" in server else f"unknown: {server.get('missing', '')}"
-
-
-_REPORT_ROWS: tuple[tuple[str, Callable[[dict[str, object]], str]], ...] = (
-    ("load", lambda document: str(document["description"])),
-    ("answered, failed", lambda document: f"{document['succeeded']:,}, {document['failed']:,}"),
-    ("inferences a second", lambda document: number(float(str(document["inferences_per_s"])))),
-    ("latency p50, ms", lambda document: _latency(document, "p50")),
-    ("latency p99, ms", lambda document: _latency(document, "p99")),
-    ("server CPU µs (front + workers)", _server_cpu),
-    ("mean batch, by the server's statistics", _mean_batch),
-    ("client CPU s", lambda document: number(float(str(document["client_cpu_s"])))),
-)
+    return UNKNOWN if found is None else number(found.median)
