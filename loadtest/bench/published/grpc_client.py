@@ -55,6 +55,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, headers: list[tuple[str, str]]) -> None:
         self._loop = asyncio.get_running_loop()
+        self._closed: asyncio.Future[None] = self._loop.create_future()
         encoder = Encoder()
         # The second time every field is in the table that the first one filled, and from then on the block is the same.
         self._first_block, self._block = encoder.encode(headers), encoder.encode(headers)
@@ -105,6 +106,10 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    async def wait_closed(self) -> None:
+        """Return once the socket is gone."""
+        await self._closed
+
     def data_received(self, data: bytes) -> None:
         """Take every whole frame."""
         received = self._received
@@ -126,6 +131,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing under way will be answered any more."""
         self._end(f"the connection ended: {exc or 'without a word'}")
+        if not self._closed.done():
+            self._closed.set_result(None)
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == _DATA:
@@ -286,6 +293,7 @@ class LoadClient:
     ) -> None:
         for connection in self._connections:
             connection.close()
+            await connection.wait_closed()
 
     def sender(self) -> Send:
         """What `dispatch.drive` needs."""

@@ -75,6 +75,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiting: asyncio.Future[Answer] | None = None
         self._on_lost = on_lost
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's are not of this class, though they do all that it does.
@@ -93,6 +94,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._on_lost(self)
+        if not self.closed.done():
+            self.closed.set_result(None)
         self._fail(ServerError(f"the server closed a connection: {exc or 'without a word'}"))
 
     def ask(self, request: bytes) -> asyncio.Future[Answer]:
@@ -127,6 +130,7 @@ class HttpClient:
     ) -> None:
         for connection in tuple(self._all):
             connection.close()
+            await connection.closed
 
     async def ask(self, index: int) -> Answer:
         """Send the prepared request of that index; raises ServerError."""
