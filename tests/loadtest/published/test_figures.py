@@ -21,6 +21,7 @@ from tests.loadtest.published.records import raw, record, turn
 
 def test_a_spread_is_the_median_with_the_least_and_the_most():
     found = spread([3.0, 1.0, 2.0, 10.0])
+    assert found is not None
     assert (found.median, found.low, found.high) == (2.5, 1.0, 10.0)
     assert spread([]) is None
 
@@ -30,6 +31,7 @@ def test_a_rival_is_compared_with_erg_round_by_round():
     turns = [turn(round=0, cpu_us=1000.0), turn(round=1, cpu_us=3000.0)]
     turns += [turn("Mosec", round=0, cpu_us=1000.0), turn("Mosec", round=1, cpu_us=6000.0)]
     found = times_erg(record(*turns), "m", "Mosec", 8, lambda each: each.cpu_us)
+    assert found is not None
     assert (found.low, found.median, found.high) == (1.0, 1.5, 2.0)
 
 
@@ -41,6 +43,7 @@ def test_a_round_that_erg_lacks_is_not_compared():
 def test_raw_is_taken_from_the_same_round():
     turns = [turn(round=0, cpu_us=2000.0), turn(round=1, cpu_us=4000.0)]
     found = of_raw(record(*turns, raw=[raw(0, 1000.0), raw(1, 4000.0)]), "m", "Erg", 8)
+    assert found is not None
     assert (found.low, found.high) == (0.5, 1.0)
 
 
