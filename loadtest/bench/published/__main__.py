@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -116,6 +118,8 @@ def main(
         build=build,
     )
     folder.mkdir(parents=True, exist_ok=True)
+    # Else a run that is ended leaves its servers behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     run = Run(plan, record, console)
     try:
         run.all()

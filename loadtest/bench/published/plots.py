@@ -8,8 +8,10 @@ from collections.abc import Callable
 from bench.published.figures import CONVERTED, ERG, Record, Turn, spread
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # Of the Okabe-Ito palette, which colour-blind readers tell apart; markers differ as well.
 _STYLES = {
@@ -30,6 +32,7 @@ def cpu_plot(record: Record) -> str:
         if raw is not None:
             axes.axhline(raw.median, color="#000000", linestyle=":", linewidth=1, label="ONNX Runtime alone")
         axes.set_yscale("log")
+        _plain(axes.yaxis)
         axes.set_ylabel("server CPU, ms a request")
 
     return _svg(record, draw, "requests in flight")
@@ -52,6 +55,9 @@ def latency_plot(record: Record) -> str:
                 axes.annotate(str(in_flight), (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        _plain(axes.xaxis)
+        _plain(axes.yaxis)
+        axes.margins(0.12)
         axes.set_ylabel("p99 latency, ms")
 
     return _svg(record, draw, "requests a second (numbers: in flight)")
@@ -72,6 +78,13 @@ def _lines(axes: Axes, record: Record, model: str, figure: Callable[[Turn], floa
     axes.set_xscale("log")
     axes.set_xticks(record.loads, [str(load) for load in record.loads])
     axes.minorticks_off()
+
+
+def _plain(axis: Axis) -> None:
+    """Numbers as people write them, few enough not to run into each other."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _svg(record: Record, draw: Callable[[Axes, str], None], horizontal: str) -> str:

@@ -97,7 +97,10 @@ class Run:
             servers = self._started(stack, makers, model, wanted)
             self._rounds(model, onnx, servers)
             if not self._record.reports:
-                self._record.reports += self._load_reports(model, servers)
+                try:
+                    self._record.reports += self._load_reports(model, servers)
+                except LoadTestError as error:
+                    self._missing(model.name, "`erg load`", str(error))
 
     def _files(self, model: BenchModel, aside: Path) -> tuple[Path, str | None]:
         """The plain model, in a repository of its own in `aside`, and what won as it was converted."""
