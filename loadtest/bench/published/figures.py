@@ -97,6 +97,10 @@ class Record:
     """By model and server: how its answers compare with those of ONNX Runtime alone."""
     reports: list[LoadReport] = field(default_factory=list)
 
+    def label(self, model: str) -> str:
+        """A model's title, without what it is for."""
+        return self.titles.get(model, model).partition(":")[0]
+
     def servers(self, model: str) -> list[str]:
         """Those with figures of a model, in the order in which they first ran."""
         return list(dict.fromkeys(turn.server for turn in self.turns if turn.model == model))

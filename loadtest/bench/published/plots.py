@@ -96,7 +96,7 @@ def _svg(record: Record, draw: Callable[[Axes, str], None], horizontal: str) -> 
         panels = figure.subplots(1, len(models), squeeze=False)[0]
         for axes, model in zip(panels, models, strict=True):
             draw(axes, model)
-            axes.set_title(record.titles.get(model, model).split(":")[0], fontsize=9)
+            axes.set_title(record.label(model), fontsize=9)
             axes.set_xlabel(horizontal)
             axes.grid(visible=True, alpha=0.3)
             axes.legend(fontsize=7)

@@ -95,6 +95,9 @@ class Run:
                 if chosen is not None:
                     makers[name] = lambda start=start, chosen=chosen: start(chosen)  # type: ignore[misc]
             servers = self._started(stack, makers, model, wanted)
+            told = self._record.answers.get(model.name, {})
+            if CONVERTED in told:
+                told[CONVERTED] = f"as {converted}, {told[CONVERTED]}"
             self._rounds(model, onnx, servers)
             if not self._record.reports:
                 try:

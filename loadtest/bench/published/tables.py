@@ -81,7 +81,7 @@ def verdict_table(record: Record) -> str:
                 rate = times_erg(record, model, rival, in_flight, lambda turn: turn.requests_per_s)
                 p99 = times_erg(record, model, rival, in_flight, lambda turn: turn.p99_us)
                 if cpu and rate and p99:
-                    name = record.titles.get(model, model)
+                    name = record.label(model)
                     cells = (_judged(cpu, more=True), _judged(rate, more=False), _judged(p99, more=True))
                     rows.append((name, rival, str(in_flight), *cells))
     return table(("model", "rival", "in flight", "its CPU time", "its requests/s", "its p99"), rows)
@@ -91,7 +91,7 @@ def tried_table(record: Record) -> str:
     """Every setting of every rival."""
     rows = [
         (
-            record.titles.get(each.model, each.model),
+            record.label(each.model),
             each.server,
             each.setting,
             f"{number(each.score)}{', chosen' if each.chosen else ''}" if each.score else "did not run",
@@ -103,7 +103,7 @@ def tried_table(record: Record) -> str:
 
 def _not_run(record: Record) -> str:
     lines = [
-        f"- **{each.server or 'the model'} on {record.titles.get(each.model, each.model)}: not run.** {each.why}"
+        f"- **{each.server or 'the model'} on {record.label(each.model)}: not run.** {each.why}"
         if each.model
         else f"- **{each.server}: not run.** {each.why}"
         for each in record.not_run

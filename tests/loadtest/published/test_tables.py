@@ -129,3 +129,9 @@ def test_the_report_of_a_server_without_statistics_says_what_is_missing():
     assert "erg load m" in text
     assert "| mean batch, by the server's statistics | unknown: no such method |" in text
     assert "| server CPU µs (front + workers) | 30.0 (20.0 + 10.0) |" in text
+
+
+def test_tables_name_a_model_without_what_it_is_for():
+    held = record(*pair([1000.0, 1500.0]), titles={"m": "A model: for overhead"})
+    assert cells(verdict_table(held), "A model")
+    assert "### A model: for overhead" in section(held, cpu_plot="a.svg", latency_plot="b.svg")
