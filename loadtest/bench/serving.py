@@ -54,7 +54,7 @@ def served(
     repository: Path, *flags: str, program: Sequence[str] = ("erg_server",), build: str = "compiled"
 ) -> Iterator[Served]:
     """Serve a repository; the caller waits for its model's readiness. `program` is a module and its first arguments."""
-    grpc_port, metrics_port = _free_ports(2)
+    grpc_port, metrics_port = free_ports(2)
     command = [
         sys.executable, "-m", *program, "serve",
         "--model-repository", str(repository),
@@ -92,9 +92,9 @@ def metric_samples(server: Served) -> list[Sample]:
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that were free a moment ago, all different."""
     with contextlib.ExitStack() as stack:
-        # All held at once, so that they differ.
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for entry in sockets:
             entry.bind(("127.0.0.1", 0))
