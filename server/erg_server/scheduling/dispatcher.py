@@ -209,7 +209,8 @@ class Dispatcher:
         most = min(ready.waiting_rows, ready.limit_rows)
         if rows_in_time(queue.latency, ready.key, ready.deadline_ns, start_ns, most) >= most:
             return False
-        devices = queue.fleet.size
+        # As many of them as its part of what waits takes.
+        devices = max(1, queue.fleet.size * queue.work_ns // max(1, queue.fleet.waiting_ns))
         first = queue.batcher.first(ready, 2 * ready.limit_rows * devices)
         deadlines_ns = [entry.deadline.at_ns for entry in first if entry.deadline is not None]
         count = rows_to_drop(queue.latency, ready.key, deadlines_ns, start_ns, ready.limit_rows, devices=devices)
