@@ -19,10 +19,9 @@ RETRY_TRAILER = "grpc-retry-pushback-ms"
 LATE_SHARE = 0.01
 """Of the admitted requests, how many may be late."""
 _CAUTION_GAIN = 0.02
-_LEAST_CAUTION, _MOST_CAUTION = 0.5, 2.0
-"""A burst's misses are one event: they must not add up to a factor that thousands of answers in time do not undo."""
+_LEAST_CAUTION, _MOST_CAUTION = 0.5, 16.0
 _MOST_MISSES = 100
-"""As many reach the bound from anywhere; the power of more might be no number."""
+"""At once: the power of many more would be no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +91,25 @@ class Caution:
     More urgent ones come yet, and batches are not full. The factor grows with each request that was late and shrinks
     with each that was not, so that one in a hundred is late: a multiplicative quantile estimate as `LatencyCurve`'s.
     A full batch that the first one's deadline cut counts as one that was late: those who wait too long cost capacity.
+    The more `devices` answer, the more requests one forecast's error concerns and the less each counts: else the factor
+    would swing from one bound to the other while those admitted by it still wait.
     """
 
-    __slots__ = ("factor",)
+    __slots__ = ("devices", "factor")
 
     def __init__(self) -> None:
         self.factor = 1.0
+        self.devices = 1
 
     def met(self, count: int) -> None:
         """So many admitted requests were answered in time."""
         if self.factor > _LEAST_CAUTION:
-            self.factor *= (1 - _CAUTION_GAIN * LATE_SHARE) ** count
+            self.factor *= (1 - _CAUTION_GAIN * LATE_SHARE) ** (count / self.devices)
 
     def missed(self, count: int) -> None:
         """So many were dropped or late, or forced a small batch."""
         if count and self.factor < _MOST_CAUTION:
-            grown = self.factor * (1 + _CAUTION_GAIN * (1 - LATE_SHARE)) ** min(count, _MOST_MISSES)
+            grown = self.factor * (1 + _CAUTION_GAIN * (1 - LATE_SHARE)) ** min(count / self.devices, _MOST_MISSES)
             self.factor = min(grown, _MOST_CAUTION)
 
 

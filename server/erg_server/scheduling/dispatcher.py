@@ -80,6 +80,7 @@ class Dispatcher:
         """Dispatch a queue's batches from now on."""
         self._queues[queue.handle] = queue
         queue.fleet = self.fleets.fleet(queue.handle)
+        queue.caution.devices = max(1, queue.fleet.size)
         queue.fleet.models += 1
 
     def close(self, queue: ModelQueue) -> None:
@@ -212,9 +213,11 @@ class Dispatcher:
         most = min(ready.waiting_rows, ready.limit_rows)
         if rows_in_time(queue.latency, ready.key, ready.deadline_ns, start_ns, most) >= most:
             return False
-        first = queue.batcher.first(ready, 2 * ready.limit_rows)
+        # As many of them as its part of what waits takes.
+        devices = max(1, queue.fleet.size * queue.work_ns // max(1, queue.fleet.waiting_ns))
+        first = queue.batcher.first(ready, 2 * ready.limit_rows * devices)
         deadlines_ns = [entry.deadline.at_ns for entry in first if entry.deadline is not None]
-        count = rows_to_drop(queue.latency, ready.key, deadlines_ns, start_ns, ready.limit_rows)
+        count = rows_to_drop(queue.latency, ready.key, deadlines_ns, start_ns, ready.limit_rows, devices=devices)
         if not count:
             return False
         self._drop(queue, first[:count], now_ns)

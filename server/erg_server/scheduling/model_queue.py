@@ -101,6 +101,7 @@ class ModelQueue:
         self.remove_work(work_ns)
         self.fleet.models -= 1
         self.fleet = fleet
+        self.caution.devices = max(1, fleet.size)
         fleet.models += 1
         if work_ns:
             self.add_work(work_ns)

@@ -71,12 +71,16 @@ def rows_in_time(latency: LatencyModel, key: Hashable, deadline_ns: int, start_n
     return max(1, latency.rows_within(key, deadline_ns - start_ns - SLACK_MARGIN_NS, most))
 
 
-def rows_to_drop(latency: LatencyModel, key: Hashable, deadlines_ns: Sequence[int], start_ns: int, limit: int) -> int:
+def rows_to_drop(
+    latency: LatencyModel, key: Hashable, deadlines_ns: Sequence[int], start_ns: int, limit: int, *, devices: int = 1
+) -> int:
     """How many of the first requests to give up, so that the devices answer more of all of them in time.
 
     Where more comes than can be answered, the first request's deadline allows a small batch only, which wastes the
     device and makes the next ones late in turn. This is the early drop of Nexus (Shen et al., SOSP 2019): a request is
-    given up where the larger batch behind it answers more than one request more in the time of the small one.
+    given up where the larger batch behind it answers more than one request more in the time of the small one. Many
+    devices take their batches from the same first requests: all of them gain by those that are given up, and it takes
+    as many more to reach deadlines that are later.
 
     Args:
         latency: predicts durations.
@@ -84,14 +88,15 @@ def rows_to_drop(latency: LatencyModel, key: Hashable, deadlines_ns: Sequence[in
         deadlines_ns: of the waiting requests of one row each, earliest first.
         start_ns: when the batch would start.
         limit: most rows of a batch.
+        devices: how many take such batches.
     """
     first = rows_in_time(latency, key, deadlines_ns[0], start_ns, min(limit, len(deadlines_ns)))
     time_ns = latency.predict_ns(key, first)
-    best, best_gain = 0, float(first)
-    for dropped, deadline_ns in enumerate(deadlines_ns[1 : limit + 1], 1):
-        most = min(limit, len(deadlines_ns) - dropped)
-        rows = rows_in_time(latency, key, deadline_ns, start_ns, most)
-        gain = time_ns * rows / latency.predict_ns(key, rows) - dropped
+    best, best_gain = 0, float(first * devices)
+    for dropped in range(devices, min(len(deadlines_ns), limit * devices + 1), devices):
+        most = min(limit, (len(deadlines_ns) - dropped + devices - 1) // devices)
+        rows = rows_in_time(latency, key, deadlines_ns[dropped], start_ns, most)
+        gain = devices * time_ns * rows / latency.predict_ns(key, rows) - dropped
         if gain > best_gain:
             best, best_gain = dropped, gain
         if rows == most:

@@ -168,11 +168,22 @@ def test_when_devices_are_full_nothing_is_admitted_to_a_smaller_batch() -> None:
         bench.send()
 
 
-def test_the_misses_of_a_burst_are_soon_forgotten() -> None:
+def test_correction_keeps_within_its_bounds_however_many_misses_come_at_once() -> None:
     caution = Caution()
-    caution.missed(100_000)
-    caution.met(4_000)
-    assert caution.factor <= 1
+    for _ in range(10):
+        caution.missed(100_000)
+    assert caution.factor == 16
+
+
+def test_what_one_forecast_does_to_many_devices_corrects_it_once() -> None:
+    one, many = Caution(), Caution()
+    many.devices = 8
+    one.missed(10)
+    many.missed(80)
+    assert many.factor == pytest.approx(one.factor)
+    one.met(10)
+    many.met(80)
+    assert many.factor == pytest.approx(one.factor)
 
 
 def test_a_full_batch_waits_for_nothing() -> None:

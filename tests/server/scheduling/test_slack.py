@@ -61,3 +61,17 @@ def test_nothing_is_given_up_where_the_batch_would_not_grow_by_more() -> None:
     assert rows_to_drop(model, SHAPE, [60 * MS] * 20, 0, 16) == 0
     assert rows_to_drop(model, SHAPE, [12 * MS, 60 * MS], 0, 16) == 0
     assert rows_to_drop(linear(0.1, 10), SHAPE, [12 * MS] + [600 * MS] * 16, 0, 16) == 0, "rows cost what they cost"
+
+
+def test_many_devices_give_up_together_what_none_of_them_alone_would() -> None:
+    model = linear(10, 1)
+    # A row more takes as long as four requests take to come, which is worth it to many devices only.
+    deadlines_ns = [round((12.5 + SLACK_MARGIN_NS / MS + 0.25 * place) * MS) for place in range(256)]
+    assert rows_to_drop(model, SHAPE, deadlines_ns, 0, 16) == 0
+    count = rows_to_drop(model, SHAPE, deadlines_ns, 0, 16, devices=8)
+    assert count >= 8
+    assert count % 8 == 0
+
+
+def test_few_requests_for_many_devices_are_not_given_up() -> None:
+    assert rows_to_drop(linear(10, 1), SHAPE, [13 * MS] * 8, 0, 16, devices=8) == 0
