@@ -21,7 +21,10 @@ def test_the_clock_of_this_process_is_its_own() -> None:
 
 
 def test_another_process_is_told_to_better_than_a_tick() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+    code = "print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()  # It has run.
         found_ns = process_cpu_ns(child.pid)
         times = psutil.Process(child.pid).cpu_times()
         assert found_ns is not None
