@@ -132,6 +132,7 @@ class ModelLoader:
             raise
         queue.meter = meter
         queue.promises = True
+        queue.varied = False
         self.hold(definition)
         self._placer.release(handle)
         log.info("model %s version %d is ready", definition.name, version)

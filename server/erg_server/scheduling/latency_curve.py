@@ -15,7 +15,7 @@ _WEIGHT: Final = 0.2
 _GAIN, _FIRST_GAIN = 0.05, 0.25
 """How far one batch moves the quantile: 5 % up, 0.05 % down; further while there are few."""
 FIRST_SPREAD: Final = 1.1
-"""Quantile over mean before any size was seen twice."""
+"""Quantile over mean before a size was seen twice."""
 _JUDGED_BATCHES: Final = 3
 """Batches of a size before its cost says anything, and whose least is its time at first: one is often a compilation or
 a cold cache, and a size that is found dear is not formed again."""
@@ -35,21 +35,34 @@ class CurveSnapshot:
 class LatencyCurve:
     """Learns one shape's durations. Predictions are never negative and need one measured size at least.
 
-    The quantile is that of duration over mean, shared by all sizes, since each alone is seen too seldom. It is
-    estimated by multiplicative updates (DUMIQE: Yazidi and Hammer, "Multiplicative Update Methods for Incremental
+    The quantile is that of duration over mean, each size's own: what disturbs a batch, such as a core that is wanted by
+    others, takes as long from a short one as from a long one, and so is a larger part of it. It is estimated by
+    multiplicative updates (DUMIQE: Yazidi and Hammer, "Multiplicative Update Methods for Incremental
     Quantile Estimation", IEEE Transactions on Cybernetics 49(3), 2019): a step up by `gain * q` where a batch took
     longer than estimated and down by `gain * (1 - q)` where it did not, which follows changes and keeps no samples.
     """
 
-    __slots__ = ("_best_rows", "_budget_ns", "_counts", "_high_ns", "_judged", "_means", "_rows", "spread")
+    __slots__ = (
+        "_best_rows",
+        "_budget_ns",
+        "_counts",
+        "_first_spread",
+        "_high_ns",
+        "_judged",
+        "_means",
+        "_rows",
+        "_spreads",
+    )
 
     def __init__(self, budget_ns: float = math.inf) -> None:
         self._budget_ns = budget_ns
         self._rows: list[int] = []
         self._means: dict[int, float] = {}
         self._counts: dict[int, int] = {}
-        self._judged = 0
-        self.spread = FIRST_SPREAD
+        self._first_spread = FIRST_SPREAD
+        # Of the sizes that were seen twice, and how often each was.
+        self._spreads: dict[int, float] = {}
+        self._judged: dict[int, int] = {}
         # What was derived since the last batch: high predictions, and the cheapest size or 0.
         self._high_ns: dict[int, float] = {}
         self._best_rows = 0
@@ -67,7 +80,7 @@ class LatencyCurve:
         first = self._counts[rows] < _JUDGED_BATCHES
         mean = min(known, float(duration_ns)) if first else known + _WEIGHT * (duration_ns - known)
         if known > 0:
-            self._judge(duration_ns / known)
+            self._judge(rows, duration_ns / known)
         self._means[rows] = mean
         self._counts[rows] += 1
 
@@ -78,13 +91,14 @@ class LatencyCurve:
                 insort(self._rows, rows)
                 self._means[rows] = mean_ns
                 self._counts[rows] = _JUDGED_BATCHES
-        self.spread = snapshot.spread
+        self._first_spread = snapshot.spread
         self._best_rows = 0
         self._high_ns.clear()
 
     def snapshot(self) -> CurveSnapshot:
         """What was learnt so far."""
-        return CurveSnapshot(means_ns=dict(self._means), spread=self.spread)
+        usual = max(self._judged, key=self._judged.__getitem__, default=0)
+        return CurveSnapshot(means_ns=dict(self._means), spread=self._spreads.get(usual, self._first_spread))
 
     def predict_ns(self, rows: int) -> float:
         """The expected duration."""
@@ -108,8 +122,21 @@ class LatencyCurve:
         """What 99 % of batches take no longer than."""
         high_ns = self._high_ns.get(rows)
         if high_ns is None:
-            high_ns = self._high_ns[rows] = self.predict_ns(rows) * self.spread
+            high_ns = self._high_ns[rows] = self._find_high_ns(rows)
         return high_ns
+
+    def _find_high_ns(self, rows: int) -> float:
+        """By its own spread, or what a smaller size's adds to its mean, or a larger one's spread."""
+        mean_ns = self.predict_ns(rows)
+        spread = self._spreads.get(rows)
+        if spread is not None:
+            return mean_ns * spread
+        smaller = max((size for size in self._spreads if size < rows), default=0)
+        if smaller:
+            added_ns = self._means[smaller] * (self._spreads[smaller] - 1)
+            return max(mean_ns * self._first_spread, mean_ns + added_ns)
+        larger = min(self._spreads, default=0)
+        return mean_ns * (self._spreads[larger] if larger else self._first_spread)
 
     def best_rows(self, most: int) -> int:
         """The largest batch worth forming, at most `most`: rows of a larger one cost hardly less, or more.
@@ -135,10 +162,12 @@ class LatencyCurve:
         efficient = min(rows for rows, cost in costs.items() if cost <= _WORSE * cheapest)
         return efficient if efficient < max(costs) else 2 * efficient
 
-    def _judge(self, ratio: float) -> None:
-        self._judged += 1
-        gain = max(_GAIN, min(_FIRST_GAIN, 1 / self._judged))
-        if ratio > self.spread:
-            self.spread *= 1 + gain * QUANTILE
+    def _judge(self, rows: int, ratio: float) -> None:
+        spread = self._spreads.get(rows, self._first_spread)
+        judged = self._judged[rows] = self._judged.get(rows, 0) + 1
+        gain = max(_GAIN, min(_FIRST_GAIN, 1 / judged))
+        if ratio > spread:
+            spread *= 1 + gain * QUANTILE
         else:
-            self.spread = max(1.0, self.spread * (1 - gain * (1 - QUANTILE)))
+            spread = max(1.0, spread * (1 - gain * (1 - QUANTILE)))
+        self._spreads[rows] = spread

@@ -45,6 +45,8 @@ class ModelQueue:
     promises: bool = True
     # Whether a request with a deadline ever came.
     timed: bool = False
+    # Whether requests differ in what they ran for: one had a tenant, was a warm-up's, or was given up meanwhile.
+    varied: bool = False
     # When a batch last ended, or a request went in spite of its prediction.
     observed_ns: int = 0
     # The dispatcher's: which workers, the place in their order, when to look again, and what was found last and when.
