@@ -49,6 +49,7 @@ class LatencyCurve:
         "_first_spread",
         "_high_ns",
         "_judged",
+        "_least_ns",
         "_means",
         "_rows",
         "_spreads",
@@ -58,6 +59,8 @@ class LatencyCurve:
         self._budget_ns = budget_ns
         self._rows: list[int] = []
         self._means: dict[int, float] = {}
+        # Of this size and all larger ones: fewer rows never take longer, so what a larger batch took is a bound.
+        self._least_ns: dict[int, float] = {}
         self._counts: dict[int, int] = {}
         self._first_spread = FIRST_SPREAD
         # Of the sizes that were seen twice, and how often each was.
@@ -76,6 +79,7 @@ class LatencyCurve:
             insort(self._rows, rows)
             self._means[rows] = float(duration_ns)
             self._counts[rows] = 1
+            self._restate(rows)
             return
         first = self._counts[rows] < _JUDGED_BATCHES
         mean = min(known, float(duration_ns)) if first else known + _WEIGHT * (duration_ns - known)
@@ -83,6 +87,7 @@ class LatencyCurve:
             self._judge(rows, duration_ns / known)
         self._means[rows] = mean
         self._counts[rows] += 1
+        self._restate(rows)
 
     def restore(self, snapshot: CurveSnapshot) -> None:
         """Take over what an earlier run or a measurement found, for every size that is not known yet."""
@@ -91,6 +96,7 @@ class LatencyCurve:
                 insort(self._rows, rows)
                 self._means[rows] = mean_ns
                 self._counts[rows] = _JUDGED_BATCHES
+                self._restate(rows)
         self._first_spread = snapshot.spread
         self._best_rows = 0
         self._high_ns.clear()
@@ -102,7 +108,7 @@ class LatencyCurve:
 
     def predict_ns(self, rows: int) -> float:
         """The expected duration."""
-        exact = self._means.get(rows)
+        exact = self._least_ns.get(rows)
         if exact is not None:
             return exact
         at = bisect_left(self._rows, rows)
@@ -111,11 +117,11 @@ class LatencyCurve:
         elif at == len(self._rows):
             # Beyond the largest measured batch time grows in proportion, which is right for a busy device.
             last = self._rows[-1]
-            return self._means[last] * rows / last
+            return self._least_ns[last] * rows / last
         else:
             low, high = self._rows[at - 1], self._rows[at]
-            below = self._means[low]
-        above = self._means[high]
+            below = self._least_ns[low]
+        above = self._least_ns[high]
         return below + (above - below) * (rows - low) / (high - low)
 
     def predict_high_ns(self, rows: int) -> float:
@@ -126,11 +132,12 @@ class LatencyCurve:
         return high_ns
 
     def _find_high_ns(self, rows: int) -> float:
-        """By its own spread, or what a smaller size's adds to its mean, or a larger one's spread."""
+        """By its own spread, at most what a larger size has; else what a smaller one adds, or a larger one's spread."""
         mean_ns = self.predict_ns(rows)
         spread = self._spreads.get(rows)
         if spread is not None:
-            return mean_ns * spread
+            larger_ns = [self._least_ns[size] * other for size, other in self._spreads.items() if size > rows]
+            return min(mean_ns * spread, *larger_ns) if larger_ns else mean_ns * spread
         smaller = max((size for size in self._spreads if size < rows), default=0)
         if smaller:
             added_ns = self._means[smaller] * (self._spreads[smaller] - 1)
@@ -155,12 +162,22 @@ class LatencyCurve:
         return best
 
     def _cheapest(self) -> int:
-        costs = {rows: self._means[rows] / rows for rows in self._rows if self._counts[rows] >= _JUDGED_BATCHES}
+        costs = {rows: self._least_ns[rows] / rows for rows in self._rows if self._counts[rows] >= _JUDGED_BATCHES}
         if not costs:
             return 2 * self._rows[-1]
         cheapest = min(costs.values())
         efficient = min(rows for rows, cost in costs.items() if cost <= _WORSE * cheapest)
         return efficient if efficient < max(costs) else 2 * efficient
+
+    def _restate(self, rows: int) -> None:
+        """A size's mean changed, and with it what is known of smaller ones."""
+        at = bisect_left(self._rows, rows)
+        bound_ns = self._least_ns[self._rows[at + 1]] if at + 1 < len(self._rows) else math.inf
+        for size in reversed(self._rows[: at + 1]):
+            bound_ns = min(self._means[size], bound_ns)
+            if size != rows and self._least_ns[size] == bound_ns:
+                return
+            self._least_ns[size] = bound_ns
 
     def _judge(self, rows: int, ratio: float) -> None:
         spread = self._spreads.get(rows, self._first_spread)

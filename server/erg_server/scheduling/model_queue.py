@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Final
 
 from erg_server.errors import ErgError
 from erg_server.repository.spec import ModelSpec
@@ -18,6 +19,9 @@ from erg_server.scheduling.latency_model import LatencyModel
 from erg_server.scheduling.poll_outcome import Ready
 from erg_server.scheduling.request_queue import QueuedRequest
 from erg_server.telemetry.meter import ModelMeter
+
+_MAX_RAN: Final = 4096
+"""Shapes come from callers, so a full table starts again, at the cost of a few batches that teach nothing."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -47,6 +51,8 @@ class ModelQueue:
     timed: bool = False
     # Whether requests differ in what they ran for: one had a tenant, was a warm-up's, or was given up meanwhile.
     varied: bool = False
+    # Batches that a worker ran once, by its name, their shape and rows: the first of each is often a compilation.
+    ran: set[tuple[str, Hashable, int]] = field(default_factory=set)
     # When a batch last ended, or a request went in spite of its prediction.
     observed_ns: int = 0
     # The dispatcher's: which workers, the place in their order, when to look again, and what was found last and when.
@@ -125,6 +131,16 @@ class ModelQueue:
     def idle(self) -> bool:
         """Whether nothing waits and nothing runs."""
         return not self.running and not self.batcher.queue
+
+    def ran_before(self, worker: str, batch: DispatchedBatch) -> bool:
+        """Whether the worker ran a batch of this shape and size before; from now on it did."""
+        ran = (worker, batch.key, batch.rows)
+        if ran in self.ran:
+            return True
+        if len(self.ran) >= _MAX_RAN:
+            self.ran.clear()
+        self.ran.add(ran)
+        return False
 
     def keep_order(self, entry: QueuedRequest) -> None:
         """Make `entry` answer after every request that was queued before it (`preserve_ordering`)."""

@@ -256,7 +256,8 @@ class Scheduler:
                 self._fail(queue, entry, result, "BACKEND")
         else:
             actual_ns = result.input_ns + result.infer_ns + result.output_ns
-            queue.latency.observe(batch.key, batch.rows, actual_ns)
+            if queue.ran_before(account.worker.name, batch) or not queue.latency.known(batch.key):
+                queue.latency.observe(batch.key, batch.rows, actual_ns)
             account.correct(actual_ns - batch.predicted_ns)
             self._answer(queue, account.worker.name, batch, result)
         self._check_drained(queue)
