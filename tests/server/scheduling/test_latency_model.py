@@ -52,6 +52,27 @@ def test_the_high_prediction_is_exceeded_by_about_one_batch_in_a_hundred() -> No
     assert 0.004 < late / 18_000 < 0.02
 
 
+def test_a_short_batch_that_is_often_disturbed_does_not_make_a_long_one_look_so() -> None:
+    rng = random.Random(1)
+    model = LatencyModel()
+    model.restore({"a": CurveSnapshot(means_ns={1: 100.0, 8: 800.0}, spread=1.0)})
+    for _ in range(2000):
+        model.observe("a", 1, 300 if rng.random() < 0.05 else 100)
+    assert model.predict_high_ns("a", 1) > 200
+    added = model.predict_high_ns("a", 1) - model.predict_ns("a", 1)
+    assert model.predict_high_ns("a", 8) == pytest.approx(800 + added), "a disturbance takes as long"
+
+
+@given(st.lists(st.tuples(st.integers(1, 16), st.integers(1, 10_000)), min_size=1, max_size=60))
+def test_fewer_rows_are_never_predicted_to_take_longer(batches: list[tuple[int, int]]) -> None:
+    model = LatencyModel()
+    for rows, duration_ns in batches:
+        model.observe("a", rows, duration_ns)
+    seen = sorted({rows for rows, _ in batches})
+    predicted = [model.predict_ns("a", rows) for rows in range(1, seen[-1] + 1)]
+    assert predicted == sorted(predicted)
+
+
 def test_the_high_prediction_comes_down_to_the_mean_where_nothing_varies() -> None:
     model = LatencyModel()
     for _ in range(400):
