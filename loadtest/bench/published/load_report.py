@@ -13,12 +13,19 @@ def report_text(record: Record) -> str:
     commands = "\n".join(report.command for report in record.reports)
     rows: list[Row] = []
     for name, read in _REPORT_ROWS:
-        rows.append((name, *(read(report.document) for report in record.reports)))
+        rows.append((name, *(read(result_of(report.document)) for report in record.reports)))
     beside = table(("", *(report.server for report in record.reports)), rows)
     return (
         "The same program on servers that speak the same protocol; only the axis of the batch is written out for a "
         f"server without a model configuration.\n\n```\n{commands}\n```\n\n{beside}"
     )
+
+
+def result_of(document: dict[str, object]) -> dict[str, object]:
+    """The part of `erg load`'s document that says what the run gave."""
+    result = document["result"]
+    assert isinstance(result, dict)
+    return result
 
 
 def _latency(document: dict[str, object], percentile: str) -> str:

@@ -124,7 +124,7 @@ def test_the_report_of_a_server_without_statistics_says_what_is_missing():
         "latency": {"percentiles_us": {"p50": 1000.0, "p99": 2000.0}}, "server": {"missing": "no such method"},
         "server_cpu": {"us_per_inference": 30.0, "front_us_per_inference": 20.0, "workers_us_per_inference": 10.0},
     }  # fmt: skip
-    report = LoadReport(server="MLServer", command="erg load m", document=document)
+    report = LoadReport(server="MLServer", command="erg load m", document={"format": 1, "result": document})
     text = report_text(record(reports=[report]))
     assert "erg load m" in text
     assert "| mean batch, by the server's statistics | unknown: no such method |" in text
