@@ -22,3 +22,13 @@ def test_replacing_a_text_leaves_the_old_one_where_it_fails(tmp_path: Path, monk
         replace_text(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file_may_be_read_as_others_may_and_a_replaced_one_as_before(tmp_path: Path) -> None:
+    other, path = tmp_path / "other", tmp_path / "report.html"
+    other.write_text("any file")
+    replace_text(path, "old")
+    assert path.stat().st_mode == other.stat().st_mode
+    path.chmod(0o640)
+    replace_text(path, "new")
+    assert path.stat().st_mode & 0o777 == 0o640
