@@ -12,6 +12,7 @@ from erg_server.energy.batch_log import BatchLog, BatchRecord
 from erg_server.errors import ErgError
 from erg_server.request import InferenceRequest, InferenceResponse, Phases
 from erg_server.scheduling.batch_shares import shares_of
+from erg_server.scheduling.latency_curve import CurveSnapshot
 from erg_server.scheduling.request_queue import Deadline, QueuedRequest
 from erg_server.scheduling.scheduler import Scheduler
 from erg_server.simulation.device import SimulatedWorker
@@ -99,9 +100,11 @@ class Logged:
         self.scheduler.add_worker(self.worker)
         self.queue = self.scheduler.open(handle=1, spec=model_spec(ECHO), version="3", meter=Meter().model("echo", "3"))
 
-    def send(self, on_done: Callable[[InferenceResponse | ErgError], None] = lambda _: None) -> QueuedRequest:
+    def send(
+        self, on_done: Callable[[InferenceResponse | ErgError], None] = lambda _: None, **changes: Any
+    ) -> QueuedRequest:
         tensor = Tensor.from_numpy("x", np.zeros((1, 1), np.int32))
-        request = InferenceRequest(model_name="echo", inputs=[tensor], arrival_ns=self.clock.now_ns())
+        request = InferenceRequest(model_name="echo", inputs=[tensor], arrival_ns=self.clock.now_ns(), **changes)
         key, _ = self.queue.layout.describe(request.inputs)
         sent = QueuedRequest(
             request=request, rows=1, key=key, on_done=on_done, phases=Phases(arrival_ns=request.arrival_ns)
@@ -160,3 +163,35 @@ def test_a_caller_whose_answer_raises_does_not_keep_the_batch_from_the_log() -> 
     with pytest.raises(RuntimeError):
         logged.timers.run(1000 + 20 * MS)
     assert logged.only().shares == [("inference", "", 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "share"),
+    [({"tenant": "acme"}, ("inference", "acme", 1, 1)), ({"warmup": True}, ("warmup", "", 1, 1))],
+)
+def test_a_request_that_is_not_like_most_is_told_apart(
+    changes: dict[str, Any], share: tuple[str, str, int, int]
+) -> None:
+    logged = Logged()
+    logged.send(**changes)
+    logged.timers.run(1000 + 20 * MS)
+    assert logged.only().shares == [share]
+
+
+def test_an_answer_after_its_deadline_was_late() -> None:
+    logged = Logged()
+    logged.worker.duration_ns = lambda *_: 30 * MS
+    logged.send(deadline_ns=1000 + 15 * MS)
+    logged.timers.run(1000 + 50 * MS)
+    assert logged.only().shares == [("late", "", 1, 1)]
+
+
+def test_a_workers_first_batch_of_a_size_teaches_nothing() -> None:
+    # It is often a compilation, and a size that looks dear is not formed again.
+    logged = Logged()
+    logged.queue.latency.restore({None: CurveSnapshot(means_ns={1: 10 * MS})})
+    for duration_ms, predicted_ms in ((90, 10), (60, 20)):
+        logged.worker.duration_ns = lambda *_, ns=duration_ms * MS: ns
+        logged.send()
+        logged.timers.run(logged.clock.now_ns() + 200 * MS)
+        assert logged.queue.latency.predict_ns(None, 1) == predicted_ms * MS
