@@ -159,10 +159,16 @@ def build_server(settings: ServeSettings) -> Server:
         lambda: [sample for served in registry.served() for sample in sample_predictions(served)],
         families,
     )
+
+    def metrics() -> bytes:
+        if energy is not None:
+            energy.refresh()
+        return render_metrics(collector)
+
     endpoints = Endpoints(
         address=settings.metrics_address,
         port=settings.metrics_port,
-        metrics=lambda: render_metrics(collector),
+        metrics=metrics,
         ready=lambda: _readiness(plane, registry),
     )
     return Server(

@@ -153,7 +153,10 @@ class ServeSettings:
         "gpu=IDLE:BUSY, gpu0=IDLE:BUSY. Repeatable. Where a counter measures, the idle watts to take off (cpu=IDLE).",
     )
     energy_sample_ms: int = _setting(
-        100, "Energy", "Milliseconds between two readings of the counters; less is more exact, and takes more CPU."
+        100,
+        "Energy",
+        "Milliseconds between two readings of the counters; less is more exact, and takes more CPU. At least a second "
+        "where nothing tells of energy.",
     )
     metering: bool = _setting(
         True, "Energy", "Book energy and device time by model, version and purpose; off to compare what that costs."

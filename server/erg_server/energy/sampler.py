@@ -21,6 +21,7 @@ from erg_server.energy.power_source import Activity, PowerSource
 log = logging.getLogger(__name__)
 
 _THOUSANDTHS: Final = 1000
+_TIME_ALONE_S: Final = 1.0
 
 
 _LATE_NS: Final = 50_000_000
@@ -80,19 +81,29 @@ class EnergyMeter:
         # Before workers start, so that what they take from their first moment is within an interval.
         self.sample()
 
+    @property
+    def _time_alone(self) -> bool:
+        return all(domain.source is None for domain in self.domains)
+
+    def refresh(self) -> None:
+        """Book device time up to now before it is shown, where no source of power is read all the time anyway."""
+        if self._time_alone:
+            self.sample()
+
     def totals(self) -> Mapping[Account, AccountTotal]:
         """What is booked on each account since the server started."""
         return {account: total for domain in self.domains for account, total in domain.ledger.totals.items()}
 
     def active_watts(self, device: str) -> tuple[float, Source]:
         """See `BusyPower`: of every domain that the device takes energy from, modelled if one of them is."""
-        watts, source = 0.0, "none"
+        watts = 0.0
+        source: Source = "none"
         for domain in self._of_device.get(device, ()):
             found = domain.active_watts(device)
             if found is not None:
                 watts += found
                 source = "modelled" if "modelled" in {source, domain.label} else domain.label
-        return watts, _SOURCES[source]
+        return watts, source
 
     def source_of(self, domain: str) -> Source:
         """Where the energy of a domain's accounts comes from."""
@@ -165,7 +176,12 @@ class EnergyMeter:
         return max(0, balance_ns)
 
     async def run(self, every_s: float) -> None:
-        """Sample for ever; what fails once is logged and tried again."""
+        """Sample for ever; what fails once is logged and tried again.
+
+        Without a source of power there is only device time to book, which is no less exact for being booked later.
+        """
+        if self._time_alone:
+            every_s = max(every_s, _TIME_ALONE_S)
         apart = any(domain.source is not None and domain.source.may_block for domain in self.domains)
         while True:
             await asyncio.sleep(every_s)
@@ -182,9 +198,6 @@ class EnergyMeter:
         for domain in self.domains:
             if domain.source is not None:
                 domain.source.close()
-
-
-_SOURCES: Final[dict[str, Source]] = {"measured": "measured", "modelled": "modelled", "none": "none"}
 
 
 def _domains(devices: Sequence[Device], sources: Iterable[PowerSource]) -> tuple[MeteredDomain, ...]:

@@ -219,6 +219,32 @@ def test_without_a_source_time_and_rows_are_booked_and_no_energy() -> None:
     assert bench.meter.source_of("cpu") == "none"
 
 
+def test_a_scrape_books_device_time_up_to_now_and_reads_no_source_of_power() -> None:
+    time_alone, source = Bench([CPU0]), FakeSource("gpu0")
+    time_alone.ran("cpu0", 30 * MS)
+    time_alone.meter.refresh()
+    (total,) = time_alone.meter.totals().values()
+    assert total.busy_ns == 30 * MS
+    powered = Bench([GPU0], source)
+    source.seen.clear()
+    powered.meter.refresh()
+    assert not source.seen
+
+
+async def test_without_a_source_a_sample_a_second_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr("erg_server.energy.sampler.asyncio.sleep", sleep)
+    for bench in (Bench([CPU0]), Bench([GPU0], FakeSource("gpu0"))):
+        with pytest.raises(asyncio.CancelledError):
+            await bench.meter.run(0.1)
+    assert waits == [1.0, 0.1]
+
+
 def test_idle_power_is_learnt_from_quiet_seconds_only() -> None:
     source = FakeSource("gpu0", idle_watts=None)
     bench = Bench([GPU0], source)
