@@ -22,6 +22,13 @@ def fill_repository(root: Path) -> Path:
     write_mlp(root / "mlp" / "1")
     (root / "mlp" / "config.pbtxt").write_text(MLP_CONFIG)
     (root / "mlp" / "labels.txt").write_text("".join(f"class{number}\n" for number in range(16)))
+    # Its requests wait for others for a second, so whoever waits for less is never answered.
+    write_mlp(root / "patient" / "1")
+    (root / "patient" / "config.pbtxt").write_text(
+        MLP_CONFIG.replace("mlp", "patient")
+        .replace('label_filename: "labels.txt"', "")
+        .replace("max_queue_delay_microseconds: 100 ", "max_queue_delay_microseconds: 1000000 ")
+    )
     write_mlp(root / "bare" / "1", seed=1)
     for datatype in ("FP32", "STRING", "INT64", "FP16", "BF16", "BOOL"):
         write_identity(root, f"identity_{datatype.lower()}", datatype=f"TYPE_{datatype}", dims="-1")

@@ -153,7 +153,7 @@ def test_a_wrong_byte_count_is_named(client) -> None:
 
 def test_a_client_timeout_is_a_deadline(client) -> None:
     with pytest.raises(InferenceServerException) as caught:
-        client.infer("mlp", [fp32("x", rows(1))], client_timeout=0.000001)
+        client.infer("patient", [fp32("x", rows(1))], client_timeout=0.05)
     assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
 
 
