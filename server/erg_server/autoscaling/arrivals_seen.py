@@ -1,0 +1,30 @@
+"""What arrived at a version, from what the scheduler counts anyway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from erg_server.scheduling.model_queue import ModelQueue
+
+_NOT_LOAD = ("deadline", "priority", "unloaded")
+"""Refusals that no number of servers would have spared the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivalsSeen:
+    """Rows that a version answered, runs or has waiting, and requests that it refused, dropped or failed."""
+
+    rows: int
+    lost_requests: int
+
+    @classmethod
+    def of(cls, queue: ModelQueue) -> ArrivalsSeen:
+        """Since the version's meter began."""
+        meter = queue.meter
+        lost = sum(meter.failures.values()) - sum(meter.refusals[why] for why in _NOT_LOAD)
+        return cls(meter.rows + queue.running_rows + queue.batcher.queue.rows, lost)
+
+    def rows_since(self, before: ArrivalsSeen, rows_per_request: float) -> float:
+        """Rows that arrived after `before`; lost requests are as large as others. Requests count once, whatever became
+        of them: one that is refused is load too, else overload would hide itself."""
+        return self.rows - before.rows + (self.lost_requests - before.lost_requests) * rows_per_request
