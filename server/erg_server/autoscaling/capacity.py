@@ -1,35 +1,25 @@
-"""How many rows a second one server carries while its objective holds. Pure: of one shape's latencies and a promise.
+"""How many servers like this one a load needs, from latencies, objectives and rates. Pure.
 
-A batch of b rows takes s(b), n devices run `n * b / s(b)` rows a second, and a row waits for a device, then for its
-batch. Arrivals are irregular, so devices that are always busy answer late: what part of their time may be used is found
-from the wait's distribution in a queue with n servers. The share of rows that wait at all is about
-`utilization ** (sqrt(2 * (n + 1)) - 1)` (H. Sakasegawa, "An approximation formula", Ann. Inst. Stat. Math. 29, 1977), and
-their wait is about exponential with the decay `2 * (1 - utilization) * rate / (a + s)`, where a and s are the squared
-coefficients of variation of arrivals and services (J. F. C. Kingman, "On queues in heavy traffic", J. R. Stat. Soc. B 24,
-1962): 1 and near 0 for independent callers and batches. The utilization at which one row in a hundred waits longer than
-the objective leaves is near 1 where that is time for many rows, and low where it is hardly time for one. A row that just
-missed a batch waits for that one's end too, which over n staggered devices takes an nth of a batch (Chen et al.,
-"Symphony", arXiv 2308.07470).
+A batch of b rows takes s(b), and n devices are busy with a row of it for s(b) / b. A request has its objective, less its
+own batch, to wait for a device, and one that just missed a batch waits for that one's end too, which over n staggered
+devices takes an nth of it (Chen et al., "Symphony", arXiv 2308.07470). What part of the devices' time may then be used
+is `utilization`'s; the batch size is the one with which the server carries most. Models that share devices wait for
+each other's rows: what counts as a row is then their mean by the time they take (in the M/G/1 queue the wait grows with
+`E[S^2] / E[S]`), and all of them are held to the least share that any of them allows.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
+from erg_server.autoscaling.utilization import LEAST, utilization
 from erg_server.scheduling.admission import LATE_SHARE
 from erg_server.scheduling.slack import SLACK_MARGIN_NS
 
-_VARIATION: Final = 1.0
-"""Squared coefficients of variation of arrivals (Poisson) and of service (none), together."""
-_STEPS: Final = 12
-"""Halvings of the interval in which the utilization is: to a 4,000th."""
-MOST_UTILIZED: Final = 0.95
-"""Share of the devices' time that is planned with at most, however long the objective is."""
-LEAST_UTILIZED: Final = 0.1
-"""At least: an objective that only an idle server keeps has no end to the servers it asks for."""
 WITHOUT_OBJECTIVE: Final = 0.75
-"""Share of the devices' time that models without an objective, or with one that nobody can keep, may take."""
+"""Share of the devices' time for models without an objective, or with one that even an idle server cannot keep."""
 
 
 class Latencies(Protocol):
@@ -48,43 +38,86 @@ class Latencies(Protocol):
         ...
 
 
-def carried_rows_per_s(curve: Latencies, *, objective_ns: int, devices: int, most_rows: int) -> float:
-    """The highest rate at which 99 % of rows are answered within `objective_ns` (0: none) by so many devices.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """Rows of one shape of a model: how many come, within what time they are to be answered (0: none), and where."""
 
-    Positive and finite for any curve. Batches have at most `most_rows` rows.
+    rows_per_s: float
+    latencies: Latencies
+    objective_ns: int
+    most_rows: int
+    workers: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Batching:
+    """A demand with a batch size: device time of a row, and of the batch where others wait for its end, else 0."""
+
+    demand: Demand
+    rows: int
+    row_ns: float
+    batch_ns: float
+
+    @property
+    def busy(self) -> float:
+        """Devices that it keeps busy."""
+        return self.demand.rows_per_s * self.row_ns * 1e-9
+
+
+def servers_needed(demands: Collection[Demand]) -> float:
+    """0 for no load, and never infinite. Where models have different devices, the set needed most decides.
+
+    Looked at are each model's set, with whatever runs nowhere else, and all devices (of the conditions of Hall's theorem
+    those for these sets).
     """
-    devices = max(1, devices)
-    best = max(1, curve.best_rows(max(1, most_rows)))
-    if not objective_ns or curve.predict_high_ns(1) + SLACK_MARGIN_NS >= objective_ns:
-        return WITHOUT_OBJECTIVE * max(_full_rate(curve, rows, devices) for rows in _sizes(best))
-    carried = 0.0
-    for rows in _sizes(best):
-        full = _full_rate(curve, rows, devices)
-        # A batch of one row joins no other: it waits in a queue, whose wait the approximation has.
-        residual_ns = curve.predict_ns(rows) / devices if rows > 1 else 0.0
-        left_s = (objective_ns - SLACK_MARGIN_NS - curve.predict_high_ns(rows) - residual_ns) * 1e-9
-        carried = max(carried, full * utilization(full * left_s, devices) if left_s > 0 else 0.0)
-    return max(carried, LEAST_UTILIZED * _full_rate(curve, 1, devices))
+    sets = {demand.workers for demand in demands if demand.workers}
+    if len(sets) > 1:
+        sets.add(frozenset().union(*sets))
+    return max((_needed_on(each, [one for one in demands if one.workers <= each]) for each in sets), default=0.0)
 
 
-def utilization(rows_left: float, devices: int) -> float:
-    """Share of the devices' time at which one row in a hundred waits longer than they take for `rows_left` rows."""
-    exponent = math.sqrt(2 * (devices + 1)) - 1
-    low, high = 0.0, MOST_UTILIZED
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        if middle**exponent * math.exp(-2 * (1 - middle) * rows_left / _VARIATION) <= LATE_SHARE:
-            low = middle
-        else:
-            high = middle
-    return low
+def _needed_on(workers: frozenset[str], demands: Sequence[Demand]) -> float:
+    total = sum(demand.rows_per_s for demand in demands)
+    if total <= 0:
+        return 0.0
+    # Of a hundred requests one may be late, so who sends fewer than that does not decide.
+    deciding = [demand for demand in demands if demand.rows_per_s >= LATE_SHARE * total]
+    chosen = [_batching(demand, 0.0, 0.0) for demand in demands]
+    row_ns, batch_ns = _mixed(chosen, deciding)
+    if len(demands) > 1:
+        chosen = [_batching(demand, row_ns, batch_ns) for demand in demands]
+        row_ns, batch_ns = _mixed(chosen, deciding)
+    used = min(_usable(each.demand, each.rows, row_ns, batch_ns) for each in chosen if each.demand in deciding)
+    return sum(each.busy for each in chosen) / len(workers) / used
 
 
-def _full_rate(curve: Latencies, rows: int, devices: int) -> float:
-    """Rows a second of devices that are always busy with batches of so many rows."""
-    return devices * rows * 1e9 / max(1.0, curve.predict_ns(rows))
+def _mixed(chosen: Sequence[_Batching], deciding: Collection[Demand]) -> tuple[float, float]:
+    """What counts as a row for all of them, and the longest batch that somebody waits for."""
+    busy = sum(each.busy for each in chosen)
+    row_ns = sum(each.busy * each.row_ns for each in chosen) / busy
+    return row_ns, max((each.batch_ns for each in chosen if each.demand in deciding), default=0.0)
 
 
-def _sizes(most: int) -> list[int]:
-    """1, 2, 4, … and the largest."""
-    return sorted({most, *(1 << power for power in range(most.bit_length()))})
+def _batching(demand: Demand, row_ns: float, batch_ns: float) -> _Batching:
+    """The batch size with which most rows are carried beside others' rows and batches of such a length."""
+    latencies = demand.latencies
+    best = max(1, latencies.best_rows(max(1, demand.most_rows)))
+    found, most = 1, -1.0
+    for rows in sorted({best, *range(1, 5), *range(4, best, 4)} if best > 4 else range(1, best + 1)):
+        own_ns = latencies.predict_ns(rows) / rows
+        blocking_ns = max(batch_ns, latencies.predict_ns(rows) if rows > 1 else 0.0)
+        carried = _usable(demand, rows, max(own_ns, row_ns), blocking_ns) / max(1.0, own_ns)
+        if carried > most:
+            found, most = rows, carried
+    duration_ns = max(1.0, latencies.predict_ns(found))
+    return _Batching(demand, found, duration_ns / found, duration_ns if found > 1 else 0.0)
+
+
+def _usable(demand: Demand, rows: int, row_ns: float, batch_ns: float) -> float:
+    """Share of the devices' time that may be used so that this demand is answered in time in batches of `rows`."""
+    latencies, objective_ns = demand.latencies, demand.objective_ns
+    if not objective_ns or latencies.predict_high_ns(1) + SLACK_MARGIN_NS >= objective_ns:
+        return WITHOUT_OBJECTIVE
+    devices = max(1, len(demand.workers))
+    left_ns = objective_ns - SLACK_MARGIN_NS - latencies.predict_high_ns(rows) - batch_ns / devices
+    return utilization(devices * left_ns / max(1.0, row_ns), devices) if left_ns > 0 else LEAST

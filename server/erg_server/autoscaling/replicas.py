@@ -1,27 +1,28 @@
 """How many servers like this one its load needs, looked at when somebody asks. Owns the estimates of every model's rate.
 
-A model's rows a second over what the server carries of that model alone, within its objective, is the part of a server
-that it needs; models that share devices add up. What waits adds as much as catching up takes. Where models have
-different devices, those that are needed most decide: of each set of devices the models that run nowhere else, and of
-all devices everything (the conditions of Hall's theorem for these sets).
+Rows that arrive and rows that wait, to be caught up with within `CATCH_UP_S`, are the load; `capacity` says what it needs.
+The result is proportional to the load, so that over servers it adds up to what all of them together need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from erg_server.autoscaling.arrival_rate import ArrivalRate
 from erg_server.autoscaling.arrivals_seen import ArrivalsSeen
-from erg_server.autoscaling.capacity import carried_rows_per_s
+from erg_server.autoscaling.capacity import Demand, Latencies, servers_needed
 from erg_server.clock import Clock
-from erg_server.scheduling.latency_curve import LatencyCurve
+from erg_server.scheduling.latency_curve import FIRST_SPREAD
 from erg_server.scheduling.latency_model import UNMEASURED_ROW_NS
 from erg_server.scheduling.model_queue import ModelQueue
 
 CATCH_UP_S: Final = 30.0
 """Within what time what waits is to be done, beside what arrives meanwhile."""
+MOST_SHAPES: Final = 16
+"""Of a model, those that ran most lately. Shapes come from callers, and a look should take next to no time."""
+_IDLE: Final = 1e-6
 
 _Shape = tuple[str, Hashable]
 """A version and a shape of its requests."""
@@ -80,19 +81,18 @@ class ReplicaNeed:
             for name in models.keys() | self._loads.keys():
                 self._book(name, [each.queue for each in models.get(name, ())], now_ns)
         queue_seconds: dict[str, float] = {}
-        demands: list[tuple[frozenset[str], float]] = []
+        slack_seconds: dict[str, float] = {}
+        demands: list[Demand] = []
         for name, versions in models.items():
-            waiting_s, devices_needed = self._demand(name, versions)
-            queue_seconds[name] = waiting_s
-            demands.append((_workers(versions), devices_needed))
+            of_model = self._demands(name, versions)
+            waiting = sum(each.queue.batcher.queue.rows for each in versions)
+            queue_seconds[name] = waiting * _mean_row_s(of_model)
+            demands += [demand for demand, _ in of_model]
+            slack = [ns for each in versions if (ns := slack_ns(each.queue, now_ns)) is not None]
+            if slack:
+                slack_seconds[name] = min(slack) * 1e-9
         return Need(
-            replicas=servers_needed(demands),
-            queue_seconds=queue_seconds,
-            slack_seconds={
-                name: min(slack) * 1e-9
-                for name, versions in models.items()
-                if (slack := [ns for each in versions if (ns := slack_ns(each.queue, now_ns)) is not None])
-            },
+            replicas=servers_needed(demands), queue_seconds=queue_seconds, slack_seconds=slack_seconds
         )
 
     def _book(self, name: str, queues: Sequence[ModelQueue], now_ns: int) -> None:
@@ -115,43 +115,38 @@ class ReplicaNeed:
         if any(more.values()):
             load.mix = {shape: load.mix.get(shape, 0.0) / 2 + count for shape, count in more.items()}
 
-    def _demand(self, name: str, versions: Sequence[ServedQueue]) -> tuple[float, float]:
-        """Device-seconds that wait, and how many devices the model needs busy as the objectives allow."""
-        load = self._loads.get(name)
-        devices = len(_workers(versions))
-        rows_waiting = sum(each.queue.batcher.queue.rows for each in versions)
-        device_s = server_s = total = 0.0
+    def _demands(self, name: str, versions: Sequence[ServedQueue]) -> list[tuple[Demand, float]]:
+        """The model's load by version and shape, with each one's part of it."""
+        load = self._loads[name]
+        shapes: list[tuple[float, ServedQueue, Latencies]] = []
         for each in versions:
-            queue = each.queue
-            most = queue.batcher.limits.max_rows
-            for shape, curve in queue.latency.curves.items():
-                weight = (load.mix.get((queue.version, shape), 0.0) if load is not None else 0.0) + _UNSEEN
-                total += weight
-                device_s += weight * _row_ns(curve, most) * 1e-9
-                server_s += weight / carried_rows_per_s(
-                    curve, objective_ns=queue.objective_ns, devices=devices, most_rows=most
-                )
-        if not total:
-            # Nothing ran yet, and nothing was measured: the guess that placement uses.
-            total, device_s = 1.0, UNMEASURED_ROW_NS * 1e-9
-            server_s = device_s / devices
-        rows_per_s = load.rate.rows_per_s if load is not None else 0.0
-        waiting_s = rows_waiting * device_s / total
-        return waiting_s, devices * rows_per_s * server_s / total + waiting_s / CATCH_UP_S
+            version, curves = each.queue.version, each.queue.latency.curves
+            # What did not run lately counts where nothing did.
+            shapes += [(load.mix.get((version, key), 0.0) + _IDLE, each, curve) for key, curve in curves.items()]
+            if not curves:
+                shapes.append((_IDLE, each, _Unmeasured()))
+        shapes.sort(key=lambda shape: -shape[0])
+        del shapes[MOST_SHAPES:]
+        total = sum(weight for weight, *_ in shapes)
+        rows_per_s = load.rate.rows_per_s + sum(each.queue.batcher.queue.rows for each in versions) / CATCH_UP_S
+        return [
+            (
+                Demand(
+                    rows_per_s=rows_per_s * weight / total,
+                    latencies=latencies,
+                    objective_ns=each.queue.objective_ns,
+                    most_rows=each.queue.batcher.limits.max_rows,
+                    workers=each.workers,
+                ),
+                weight / total,
+            )
+            for weight, each, latencies in shapes
+        ]
 
 
-_UNSEEN: Final = 1e-6
-"""Weight of a shape that did not run lately: next to nothing beside one that did, and all there is where none did."""
-
-
-def servers_needed(demands: Collection[tuple[frozenset[str], float]]) -> float:
-    """Servers like this one for models that need so many devices each of those named; see the module's text."""
-    sets = {devices for devices, _ in demands if devices}
-    if len(sets) > 1:
-        sets.add(frozenset().union(*sets))
-    return max(
-        (sum(needed for devices, needed in demands if devices <= each) / len(each) for each in sets), default=0.0
-    )
+def _mean_row_s(demands: Sequence[tuple[Demand, float]]) -> float:
+    """Device time of a row in the largest batch that pays."""
+    return sum(part * _row_ns(demand.latencies, demand.most_rows) for demand, part in demands) * 1e-9
 
 
 def slack_ns(queue: ModelQueue, now_ns: int) -> int | None:
@@ -166,11 +161,19 @@ def slack_ns(queue: ModelQueue, now_ns: int) -> int | None:
     return queue.objective_ns - round(alone_ns)
 
 
-def _workers(versions: Sequence[ServedQueue]) -> frozenset[str]:
-    return frozenset().union(*(each.workers for each in versions))
+def _row_ns(latencies: Latencies, most_rows: int) -> float:
+    best = max(1, latencies.best_rows(most_rows))
+    return latencies.predict_ns(best) / best
 
 
-def _row_ns(curve: LatencyCurve, most_rows: int) -> float:
-    """Device time of a row in the largest batch that pays."""
-    best = max(1, curve.best_rows(most_rows))
-    return curve.predict_ns(best) / best
+class _Unmeasured:
+    """Nothing ran yet and nothing was measured: the guess that placement uses."""
+
+    def predict_ns(self, rows: int) -> float:
+        return float(rows * UNMEASURED_ROW_NS)
+
+    def predict_high_ns(self, rows: int) -> float:
+        return self.predict_ns(rows) * FIRST_SPREAD
+
+    def best_rows(self, most: int) -> int:
+        return most
