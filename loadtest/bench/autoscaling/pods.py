@@ -167,6 +167,8 @@ class TabulatedPod:
             in_time.append(count * table.at(table.in_time[:, number], rate_per_s))
             answered = round(count * table.at(table.answered[:, number], rate_per_s))
             meter = queue.meter
+            meter.met_deadlines += min(answered, round(in_time[-1]))
+            meter.missed_deadlines += answered - min(answered, round(in_time[-1]))
             meter.rows += answered
             meter.success_count += answered
             meter.failures["REJECTED"] += count - answered

@@ -8,21 +8,32 @@ from erg_server.scheduling.model_queue import ModelQueue
 
 _NOT_LOAD = ("deadline", "priority", "unloaded")
 """Refusals that no number of servers would have spared the caller."""
+_TOO_MANY = ("predicted_late", "queue_full")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArrivalsSeen:
-    """Rows that a version answered, runs or has waiting, and requests that it refused, dropped or failed."""
+    """Rows that a version answered, runs or has waiting, and requests that it refused, dropped or failed.
+
+    Of requests with a deadline, those `in_time` and those that were `late`, be it that they were refused or dropped.
+    """
 
     rows: int
     lost_requests: int
+    in_time: int
+    late: int
 
     @classmethod
     def of(cls, queue: ModelQueue) -> ArrivalsSeen:
         """Since the version's meter began."""
         meter = queue.meter
         lost = sum(meter.failures.values()) - sum(meter.refusals[why] for why in _NOT_LOAD)
-        return cls(meter.rows + queue.running_rows + queue.batcher.queue.rows, lost)
+        return cls(
+            rows=meter.rows + queue.running_rows + queue.batcher.queue.rows,
+            lost_requests=lost,
+            in_time=meter.met_deadlines,
+            late=meter.missed_deadlines + meter.dropped + sum(meter.refusals[why] for why in _TOO_MANY),
+        )
 
     def rows_since(self, before: ArrivalsSeen, rows_per_request: float) -> float:
         """Rows that arrived after `before`; lost requests are as large as others. Requests count once, whatever became

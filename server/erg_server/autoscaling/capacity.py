@@ -40,13 +40,17 @@ class Latencies(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """Rows of one shape of a model: how many come, within what time they are to be answered (0: none), and where."""
+    """Rows of one shape of a model: how many come, within what time they are to be answered (0: none), and where.
+
+    `margin` is how much more capacity than its mean load takes it is to have; models without an objective have their own.
+    """
 
     rows_per_s: float
     latencies: Latencies
     objective_ns: int
     most_rows: int
     workers: frozenset[str]
+    margin: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,4 +124,5 @@ def _usable(demand: Demand, rows: int, row_ns: float, batch_ns: float) -> float:
         return WITHOUT_OBJECTIVE
     devices = max(1, len(demand.workers))
     left_ns = objective_ns - SLACK_MARGIN_NS - latencies.predict_high_ns(rows) - batch_ns / devices
-    return utilization(devices * left_ns / max(1.0, row_ns), devices) if left_ns > 0 else LEAST
+    used = utilization(devices * left_ns / max(1.0, row_ns), devices) if left_ns > 0 else LEAST
+    return used / demand.margin

@@ -13,6 +13,7 @@ from typing import Final
 from erg_server.autoscaling.arrival_rate import ArrivalRate
 from erg_server.autoscaling.arrivals_seen import ArrivalsSeen
 from erg_server.autoscaling.capacity import Demand, Latencies, servers_needed
+from erg_server.autoscaling.margin import Margin
 from erg_server.clock import Clock
 from erg_server.scheduling.latency_curve import FIRST_SPREAD
 from erg_server.scheduling.latency_model import UNMEASURED_ROW_NS
@@ -23,6 +24,7 @@ CATCH_UP_S: Final = 30.0
 MOST_SHAPES: Final = 16
 """Of a model, those that ran most lately. Shapes come from callers, and a look should take next to no time."""
 _IDLE: Final = 1e-6
+_NOTHING: Final = ArrivalsSeen(rows=0, lost_requests=0, in_time=0, late=0)
 
 _Shape = tuple[str, Hashable]
 """A version and a shape of its requests."""
@@ -54,6 +56,7 @@ class _Load:
     """What is kept of one model, by name: its versions come and go."""
 
     rate: ArrivalRate
+    margin: Margin = field(default_factory=Margin)
     # Rows that ran lately, by version and shape, and those that had run at the last look.
     mix: dict[_Shape, float] = field(default_factory=dict)
     seen: dict[_Shape, int] = field(default_factory=dict)
@@ -77,9 +80,10 @@ class ReplicaNeed:
         for each in self._served():
             models.setdefault(each.queue.spec.name, []).append(each)
         if now_ns > self._looked_ns:
+            seconds = (now_ns - self._looked_ns) * 1e-9
             self._looked_ns = now_ns
             for name in models.keys() | self._loads.keys():
-                self._book(name, [each.queue for each in models.get(name, ())], now_ns)
+                self._book(name, [each.queue for each in models.get(name, ())], now_ns, seconds)
         queue_seconds: dict[str, float] = {}
         slack_seconds: dict[str, float] = {}
         demands: list[Demand] = []
@@ -95,20 +99,23 @@ class ReplicaNeed:
             replicas=servers_needed(demands), queue_seconds=queue_seconds, slack_seconds=slack_seconds
         )
 
-    def _book(self, name: str, queues: Sequence[ModelQueue], now_ns: int) -> None:
+    def _book(self, name: str, queues: Sequence[ModelQueue], now_ns: int, seconds: float) -> None:
         load = self._loads.setdefault(name, _Load(ArrivalRate(self._began_ns)))
-        rows = 0.0
+        rows = in_time = late = 0.0
         ran: dict[_Shape, int] = {}
         for queue in queues:
             key = (name, queue.version)
-            arrivals = ArrivalsSeen.of(queue)
+            arrivals, before = ArrivalsSeen.of(queue), self._arrivals.get(key, _NOTHING)
             meter = queue.meter
             rows_per_request = meter.rows / meter.success_count if meter.success_count else 1.0
-            rows += arrivals.rows_since(self._arrivals.get(key, ArrivalsSeen(0, 0)), rows_per_request)
+            rows += arrivals.rows_since(before, rows_per_request)
+            in_time += arrivals.in_time - before.in_time
+            late += arrivals.late - before.late
             self._arrivals[key] = arrivals
             for shape, curve in queue.latency.curves.items():
                 ran[queue.version, shape] = curve.rows_seen
         load.rate.observe(now_ns, rows)
+        load.margin.observe(seconds, in_time, late)
         more = {shape: max(0, count - load.seen.get(shape, 0)) for shape, count in ran.items()}
         load.seen = ran
         # Shapes of half of what ran until the look before count a quarter, and so on; none ran: as it was.
@@ -137,6 +144,7 @@ class ReplicaNeed:
                     objective_ns=each.queue.objective_ns,
                     most_rows=each.queue.batcher.limits.max_rows,
                     workers=each.workers,
+                    margin=load.margin.factor,
                 ),
                 weight / total,
             )
