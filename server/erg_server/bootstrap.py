@@ -10,6 +10,8 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
+from erg_server.autoscaling.families import scaling_families
+from erg_server.autoscaling.replicas import ReplicaNeed, ServedQueue
 from erg_server.clock import Clock, MonotonicClock
 from erg_server.dataplane.dataplane import DataPlane
 from erg_server.dataplane.shared_memory import SharedMemory
@@ -146,7 +148,11 @@ def build_server(settings: ServeSettings) -> Server:
     methods = build_methods(plane, draining, reflection=settings.reflection, tenants=tenants)
     transport = build_transport(settings, methods, clock)
     watch = MemoryWatch(lambda: [known for worker in workers if (known := worker.known_memory())], read_memory)
-    families: list[Callable[[], Iterable[Metric]]] = [partial(memory_families, watch)]
+    need = ReplicaNeed(clock, lambda: [served_queue(served) for served in registry.served()])
+    families: list[Callable[[], Iterable[Metric]]] = [
+        partial(memory_families, watch),
+        lambda: scaling_families(need.look()),
+    ]
     if energy is not None and power is not None:
         families += metering_families(energy, power)
     if tariff is not None and energy is not None:
@@ -272,6 +278,18 @@ def sample_worker(worker: Worker) -> WorkerSample:
         cpu_seconds=worker.cpu_seconds(),
         rss_bytes=worker.memory().rss_bytes,
     )
+
+
+def served_queue(served: ServedModel) -> ServedQueue:
+    """A version with the workers that it may use: those that have it where its configuration counts them."""
+    accounts = served.queue.fleet.accounts
+    counted = any(group.count for group in served.spec.instance_groups)
+    names = (
+        [account.worker.name for account in accounts]
+        if counted and accounts
+        else [worker.name for worker in served.workers]
+    )
+    return ServedQueue(queue=served.queue, workers=frozenset(names))
 
 
 def sample_predictions(served: ServedModel) -> list[PredictionSample]:

@@ -1,4 +1,4 @@
-"""The fewest replica-hours with which an objective can be kept over a day by who knows it and starts pods in no time."""
+"""The fewest replica-hours that keep an objective over a day, for who knows that day and starts pods in no time."""
 
 from __future__ import annotations
 

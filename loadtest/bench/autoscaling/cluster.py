@@ -1,6 +1,7 @@
-"""A deployment over a day: pods that start, serve and drain, requests spread over the ready ones, and who scales them.
+"""A deployment over a day: pods that start, serve and drain, requests spread over them, and who scales them.
 
-Every `SCRAPE_S` the pods' metrics are read, each as its mean since the last time; `LAG_S` later the autoscaler sees them.
+Every `SYNC_S` the pods' metrics are read, each as its mean since the last time; `LAG_S` later the autoscaler sees
+them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from bench.autoscaling.pods import Pod
 from bench.autoscaling.services import Service
 
 STEP_S = 5
-LAG_STEPS = 1
+LAG_S = 5
 START_S = 60
 """From the decision to the first request: scheduling, image (cached on the node), process, model."""
 DRAIN_S = 10
@@ -111,12 +112,10 @@ def simulate(
             for each in ready:
                 each.busy.clear()
                 each.waiting.clear()
-        elif values and now_s % SYNC_S == LAG_STEPS * STEP_S:
+        elif values and now_s % SYNC_S == LAG_S:
             current = len(ready) + len(starting)
             missing = current - len(values)
-            proposed = proposed_replicas(
-                values, missing, policy.target, current, missing_high=policy.missing_high
-            )
+            proposed = proposed_replicas(values, missing, policy.target, current, missing_high=policy.missing_high)
             wanted = autoscaler.replicas(now_s, proposed, current)
             starting += [now_s + START_S] * (wanted - current)
             for _ in range(current - wanted):

@@ -18,7 +18,9 @@ DOWN_WINDOW_S = 300
 UP_PODS, UP_FACTOR, UP_PERIOD_S = 4, 2, 15
 
 
-def proposed_replicas(values: Sequence[float], missing: int, target: float, current: int, *, missing_high: float) -> int:
+def proposed_replicas(
+    values: Sequence[float], missing: int, target: float, current: int, *, missing_high: float
+) -> int:
     """Replicas for a metric of each ready pod, and `missing` pods without one.
 
     Args:

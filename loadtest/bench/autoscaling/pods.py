@@ -1,8 +1,8 @@
-"""A pod that takes a rate for a while: the real scheduler request by request, or what it was measured to do at that rate.
+"""A pod that takes a rate for a while: by the real scheduler, or by what that was measured to do at the rate.
 
-Objectives are a second at most and a rate stays for seconds, so a pod is as it would be if its rate had always been the
-one it has now. `tabulate` measures that with the real scheduler; days of a cluster then take seconds. What the signal
-reads (`erg_server.autoscaling.replicas`) is the real code in both.
+Objectives are a second at most and a rate stays for seconds, so a pod is as it would be if its rate had always been
+the one it has now. `tabulate` measures that with the real scheduler; days of a cluster then take seconds. What the
+signal reads (`erg_server.autoscaling.replicas`) is the real code in both.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class ScheduledPod:
 
 @dataclass(frozen=True, slots=True)
 class PodTable:
-    """A pod in the steady state by rate: shares in time and answered by model, busy share, and mean requests waiting."""
+    """A pod in the steady state by rate: shares in time and answered by model, busy share, mean requests waiting."""
 
     rates_per_s: np.ndarray
     in_time: np.ndarray
@@ -123,7 +123,13 @@ class PodTable:
 def tabulate(service: Service, full_per_s: float, *, requests: int, seed: int) -> PodTable:
     """Measure a pod at rates up to four times `full_per_s`, about what its devices can do."""
     shares = (0.05, 0.15, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.1, 1.3, 1.7, 2.5, 4.0)
-    rates, in_time, answered, busy, waiting = [0.0], [[1.0] * len(service.models)], [[1.0] * len(service.models)], [0.0], [0.0]
+    rates, in_time, answered, busy, waiting = (
+        [0.0],
+        [[1.0] * len(service.models)],
+        [[1.0] * len(service.models)],
+        [0.0],
+        [0.0],
+    )
     for share in shares:
         rate = share * full_per_s
         pod = ScheduledPod(service, seed)
@@ -140,8 +146,13 @@ def tabulate(service: Service, full_per_s: float, *, requests: int, seed: int) -
         ])  # fmt: skip
         busy.append(step.busy)
         waiting.append(step.waiting)
-    columns = [np.minimum(1.0, np.array(values)) for values in (in_time, answered, busy)]
-    return PodTable(np.array(rates), *columns, np.array(waiting))
+    return PodTable(
+        rates_per_s=np.array(rates),
+        in_time=np.minimum(1.0, in_time),
+        answered=np.minimum(1.0, answered),
+        busy=np.minimum(1.0, busy),
+        waiting=np.array(waiting),
+    )
 
 
 def _draw(rng: np.random.Generator, service: Service, rate_per_s: float, seconds: float) -> list[int]:

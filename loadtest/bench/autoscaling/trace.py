@@ -2,9 +2,9 @@
 
     python -m bench.autoscaling.trace          # writes it again
 
-Both have a night at a fifth of the evening's peak, as services for people do. `bursts` adds some 30 bursts of up to twice
-the load for 2 to 15 minutes; `flash` is smooth but for a crowd at 14:00 that is there within 3 minutes, three times the
-load around it, and leaves over an hour.
+Both have a night at a fifth of the evening's peak, as services for people do. `bursts` adds some 30 bursts of up to
+twice the load for 2 to 15 minutes; `flash` is smooth but for a crowd at 14:00 that is there within 3 minutes, three
+times the load around it, and leaves over an hour.
 """
 
 from __future__ import annotations

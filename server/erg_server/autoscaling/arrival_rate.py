@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
-WINDOW_NS: Final = 15_000_000_000
-"""Time constant: two thirds of a step in the load are seen after this, and it is as noisy as a count over twice this."""
+WINDOW_NS: Final = 10_000_000_000
+"""Time constant: two thirds of a step are seen after it, and the noise is that of a count over twice as long."""
 
 
 class ArrivalRate:

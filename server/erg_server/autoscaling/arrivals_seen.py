@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from erg_server.scheduling.model_queue import ModelQueue
+from erg_server.telemetry.meter import RefusalReason
 
-_NOT_LOAD = ("deadline", "priority", "unloaded")
+_NOT_LOAD: Final[tuple[RefusalReason, ...]] = ("deadline", "priority", "unloaded")
 """Refusals that no number of servers would have spared the caller."""
-_TOO_MANY = ("predicted_late", "queue_full")
+_TOO_MANY: Final[tuple[RefusalReason, ...]] = ("predicted_late", "queue_full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,8 @@ class ArrivalsSeen:
         )
 
     def rows_since(self, before: ArrivalsSeen, rows_per_request: float) -> float:
-        """Rows that arrived after `before`; lost requests are as large as others. Requests count once, whatever became
-        of them: one that is refused is load too, else overload would hide itself."""
+        """Rows that arrived after `before`, whatever became of them: overload would hide itself without the refused.
+
+        Lost requests are taken to be as large as others.
+        """
         return self.rows - before.rows + (self.lost_requests - before.lost_requests) * rows_per_request

@@ -1,11 +1,11 @@
 """How many servers like this one a load needs, from latencies, objectives and rates. Pure.
 
-A batch of b rows takes s(b), and n devices are busy with a row of it for s(b) / b. A request has its objective, less its
-own batch, to wait for a device, and one that just missed a batch waits for that one's end too, which over n staggered
-devices takes an nth of it (Chen et al., "Symphony", arXiv 2308.07470). What part of the devices' time may then be used
-is `utilization`'s; the batch size is the one with which the server carries most. Models that share devices wait for
-each other's rows: what counts as a row is then their mean by the time they take (in the M/G/1 queue the wait grows with
-`E[S^2] / E[S]`), and all of them are held to the least share that any of them allows.
+A batch of b rows takes s(b), and n devices are busy with a row of it for s(b) / b. A request has its objective, less
+its own batch, to wait for a device, and one that just missed a batch waits for that one's end too, which over n
+staggered devices takes an nth of it (Chen et al., "Symphony", arXiv 2308.07470). What part of the devices' time may
+then be used is `utilization`'s; the batch size is the one with which the server carries most. Models that share
+devices wait for each other's rows: what counts as a row is then their mean by the time they take (in the M/G/1 queue
+the wait grows with `E[S^2] / E[S]`), and all of them are held to the least share that any of them allows.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Latencies(Protocol):
 class Demand:
     """Rows of one shape of a model: how many come, within what time they are to be answered (0: none), and where.
 
-    `margin` is how much more capacity than its mean load takes it is to have; models without an objective have their own.
+    `margin` is how much more capacity it is to have than its mean load takes; without an objective it has its own.
     """
 
     rows_per_s: float
@@ -71,8 +71,8 @@ class _Batching:
 def servers_needed(demands: Collection[Demand]) -> float:
     """0 for no load, and never infinite. Where models have different devices, the set needed most decides.
 
-    Looked at are each model's set, with whatever runs nowhere else, and all devices (of the conditions of Hall's theorem
-    those for these sets).
+    Looked at are each model's set, with whatever runs nowhere else, and all devices: of Hall's theorem's conditions
+    those for these sets.
     """
     sets = {demand.workers for demand in demands if demand.workers}
     if len(sets) > 1:

@@ -1,10 +1,10 @@
 """How much more capacity a model needs than its mean load tells, learnt from what became of its requests. Pure.
 
 Bursts come before new servers do, load balancers are uneven, an autoscaler lets a tenth pass (HPA's tolerance), and
-predictions err. How much all of that takes depends on the load, and shows in one figure: the share of requests that were
-not answered in time. So the margin is an integral controller of that share: it grows with every request that was late,
-refused or dropped, and shrinks with every other one, so that over hours one in a hundred is. Servers of a deployment get
-the same load, and so come to the same margin.
+predictions err. How much all of that takes depends on the load, and shows in one figure: the share of requests that
+were not answered in time. So the margin is an integral controller of that share: it grows with every request that was
+late, refused or dropped, and shrinks with every other one, so that over hours one in a hundred is. Servers of a
+deployment get the same load, and so come to the same margin.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How many servers like this one its load needs, looked at when somebody asks. Owns the estimates of every model's rate.
+"""How many servers like this one its load needs, looked at when somebody asks. Owns what is learnt of the load.
 
-Rows that arrive and rows that wait, to be caught up with within `CATCH_UP_S`, are the load; `capacity` says what it needs.
-The result is proportional to the load, so that over servers it adds up to what all of them together need.
+Rows that arrive and rows that wait, to be caught up with within `CATCH_UP_S`, are the load; `capacity` says what it
+needs. The result is proportional to the load, so that over servers it adds up to what all of them together need.
 """
 
 from __future__ import annotations
@@ -79,10 +79,12 @@ class ReplicaNeed:
         models: dict[str, list[ServedQueue]] = {}
         for each in self._served():
             models.setdefault(each.queue.spec.name, []).append(each)
+        for name in models:
+            self._loads.setdefault(name, _Load(ArrivalRate(self._began_ns)))
         if now_ns > self._looked_ns:
             seconds = (now_ns - self._looked_ns) * 1e-9
             self._looked_ns = now_ns
-            for name in models.keys() | self._loads.keys():
+            for name in self._loads:
                 self._book(name, [each.queue for each in models.get(name, ())], now_ns, seconds)
         queue_seconds: dict[str, float] = {}
         slack_seconds: dict[str, float] = {}
@@ -95,12 +97,10 @@ class ReplicaNeed:
             slack = [ns for each in versions if (ns := slack_ns(each.queue, now_ns)) is not None]
             if slack:
                 slack_seconds[name] = min(slack) * 1e-9
-        return Need(
-            replicas=servers_needed(demands), queue_seconds=queue_seconds, slack_seconds=slack_seconds
-        )
+        return Need(replicas=servers_needed(demands), queue_seconds=queue_seconds, slack_seconds=slack_seconds)
 
     def _book(self, name: str, queues: Sequence[ModelQueue], now_ns: int, seconds: float) -> None:
-        load = self._loads.setdefault(name, _Load(ArrivalRate(self._began_ns)))
+        load = self._loads[name]
         rows = in_time = late = 0.0
         ran: dict[_Shape, int] = {}
         for queue in queues:

@@ -1,14 +1,14 @@
 """What share of its devices' time a server may use while 99 of 100 requests are answered in time. Pure.
 
 Requests that come independently find devices busy now and then, whatever the mean load is, and those that would wait
-for longer than the objective leaves are refused. How many these are is known for queues like that: with W the wait were
-nobody refused, `(1 - u) P(W > t) / (1 - u P(W > t))` (N. Boots and H. Tijms, "A multiserver queueing system with impatient
-customers", Management Science 45(3), 1999). The tail of W where each row takes the devices equally long is exponential,
-`(1 - u) / (u e^h - 1) * e^(-h t)`, with t in rows that fit in the time and h the root of `u (e^h - 1) = h` (H. Tijms, "A
-First Course in Stochastic Models", 2003, on the M/D/1 queue). Of n devices, all are busy less often than one as fast as
-they together, by the factor `u ** (sqrt(2 (n + 1)) - 2)` (H. Sakasegawa, "An approximation formula L_q = a p^b / (1 - p)",
-Annals of the Institute of Statistical Mathematics 29, 1977). Nothing here is fitted; docs/benchmarks.md has what the
-real scheduler does beside it.
+for longer than the objective leaves are refused. How many these are is known for queues like that: with W the wait
+were nobody refused, `(1 - u) P(W > t) / (1 - u P(W > t))` (N. Boots and H. Tijms, "A multiserver queueing system with
+impatient customers", Management Science 45(3), 1999). The tail of W where each row takes the devices equally long is
+exponential, `(1 - u) / (u e^h - 1) * e^(-h t)`, with t in rows that fit in the time and h the root of `u (e^h - 1) =
+h` (H. Tijms, "A First Course in Stochastic Models", 2003, on the M/D/1 queue). Of n devices, all are busy less often
+than one as fast as they together, by the factor `u ** (sqrt(2 (n + 1)) - 2)` (H. Sakasegawa, "An approximation
+formula L_q = a p^b / (1 - p)", Annals of the Institute of Statistical Mathematics 29, 1977). Nothing here is fitted;
+docs/benchmarks.md has what the real scheduler does beside it.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def _find_share(rows_left: float, devices: int) -> float:
 def refused_share(used: float, rows_left: float, devices: int) -> float:
     """Share of rows that would wait too long, where the devices are `used` so much (between 0 and 1)."""
     decay = _decay(used)
-    tail = (1 - used) / (used * math.exp(decay) - 1) * math.exp(-decay * rows_left)
-    late = min(1.0, tail * used ** (math.sqrt(2 * (devices + 1)) - 2))
+    tail: float = (1 - used) / (used * math.exp(decay) - 1) * math.exp(-decay * rows_left)
+    late = min(1.0, tail * math.pow(used, math.sqrt(2 * (devices + 1)) - 2))
     return (1 - used) * late / (1 - used * late)
 
 
