@@ -46,6 +46,10 @@ async def test_an_objective_is_measured_kept_and_counted(tmp_path: Path) -> None
             for _ in range(5):
                 await client.infer("quick", [fp32(np.ones((1, 1), np.float32), "INPUT0")])
         assert server.metric("erg_deadline_requests_total", model="quick", outcome="met") == 5
+        # Five requests of less than a millisecond: next to nothing of one server, and time to spare.
+        assert 0 < server.metric("erg_replicas_needed") < 0.1
+        assert server.metric("erg_queue_seconds", model="quick") == 0
+        assert 4 < server.metric("erg_slack_seconds", model="quick") < 5
         assert server.terminate() == 0
     assert len(json.loads(cache.read_text())["entries"]) == 1
 

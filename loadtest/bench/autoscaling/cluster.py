@@ -48,7 +48,7 @@ class _Ready:
 
 
 CPU = Policy(name="cpu", metric=lambda each: float(np.mean(each.busy)), target=0.7, missing_high=1.0)
-QUEUE = Policy(name="queue", metric=lambda each: float(np.mean(each.waiting)), target=10.0, missing_high=10.0)
+QUEUE = Policy(name="queue", metric=lambda each: float(np.mean(each.waiting)), target=5.0, missing_high=5.0)
 ERG = Policy(name="erg", metric=lambda each: each.pod.replicas_needed(), target=1.0, missing_high=1.0)
 
 
@@ -60,7 +60,6 @@ class Run:
     in_time: np.ndarray
     lost: int = 0
     replicas: list[int] = field(default_factory=list)
-    missed: list[float] = field(default_factory=list)
 
     @property
     def attainment(self) -> float:
@@ -130,16 +129,13 @@ def simulate(
                 draining.append(now_s + DRAIN_S)
         run.replicas.append(len(ready) + len(starting) + len(draining))
         each_rate = rate / len(ready)
-        missed = 0.0
         counts = rng.poisson(each_rate * STEP_S * shares, size=(len(ready), len(shares)))
         for each, count in zip(ready, counts, strict=True):
             step = each.pod.step(count.tolist(), each_rate, STEP_S)
             run.offered += step.offered
             run.in_time += step.in_time
-            missed += sum(step.offered) - sum(step.in_time)
             each.busy.append(step.busy)
             each.waiting.append(step.waiting)
-        run.missed.append(missed)
     for each in ready:
         step, lost = each.pod.stop(drain=True)
         run.offered += step.offered

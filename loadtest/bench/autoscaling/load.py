@@ -9,7 +9,7 @@ from bench.autoscaling.trace import rate_at, read_day
 GUSTS_PER_HOUR = 12
 
 
-def rates(day: str, peak_per_s: float, seed: int) -> np.ndarray:
+def rates(day: str, peak_per_s: float, seed: int) -> list[float]:
     """Requests a second by step: gusts of up to half more for 10 to 40 seconds are what no autoscaler can follow."""
     rng = np.random.default_rng(seed)
     minutes = read_day(day)
@@ -19,4 +19,4 @@ def rates(day: str, peak_per_s: float, seed: int) -> np.ndarray:
     for at in rng.integers(0, steps, size=rng.poisson(GUSTS_PER_HOUR * DAY_S / 3600)):
         length = int(rng.integers(2, 9))
         factors[at : at + length] = np.maximum(factors[at : at + length], rng.uniform(1.1, 1.5))
-    return base * factors * peak_per_s
+    return [float(rate) for rate in base * factors * peak_per_s]

@@ -120,8 +120,8 @@ class PodTable:
         return float(np.interp(rate_per_s, self.rates_per_s, values))
 
 
-def tabulate(service: Service, full_per_s: float, *, requests: int, seed: int) -> PodTable:
-    """Measure a pod at rates up to four times `full_per_s`, about what its devices can do."""
+def tabulate(service: Service, *, requests: int, seed: int) -> PodTable:
+    """Measure a pod at rates up to four times what its devices do in full batches, by so many requests at each."""
     shares = (0.05, 0.15, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.1, 1.3, 1.7, 2.5, 4.0)
     rates, in_time, answered, busy, waiting = (
         [0.0],
@@ -131,7 +131,7 @@ def tabulate(service: Service, full_per_s: float, *, requests: int, seed: int) -
         [0.0],
     )
     for share in shares:
-        rate = share * full_per_s
+        rate = share * service.full_per_s
         pod = ScheduledPod(service, seed)
         rng = np.random.default_rng(seed)
         pod.step(_draw(rng, service, rate, 2.0), rate, 2.0)

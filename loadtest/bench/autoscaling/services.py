@@ -36,6 +36,12 @@ class Service:
         """Each model's part of the requests."""
         return [model.share for model in self.models]
 
+    @property
+    def full_per_s(self) -> float:
+        """Requests a second that keep a pod's devices busy in the largest batches."""
+        request_ms = sum(model.share * (model.fixed_ms / model.max_rows + model.row_ms) for model in self.models)
+        return self.devices * 1000 / request_ms
+
     def pod(self, seed: int) -> Simulation:
         """One pod: the real scheduler on simulated devices, to which requests are sent one by one."""
         models = [
