@@ -170,10 +170,12 @@ def picture(
         for name, figures in settings.items()
         if not name.endswith("each")
     }
-    crowd = next((load for load in loads if load.service.name == CHECKED and load.day == "flash"), loads[-1])
-    replicas = {
-        f"{policy.name} {policy.target:g}": crowd.run(policy, FIRST_SEED).replicas for policy in (ERG, CPU, QUEUE)
-    }
+    number = next((at for at, load in enumerate(loads) if load.service.name == CHECKED and load.day == "flash"), -1)
+    crowd, policies = loads[number], [ERG, CPU]
+    best = settings["cpu, best for each"][number]
+    if best is not None:
+        policies.append(CPU.at(best.target))
+    replicas = {f"{policy.name} {policy.target:g}": crowd.run(policy, FIRST_SEED).replicas for policy in policies}
     needed = least_pods(crowd, FIRST_SEED)
     draw(path, points, replicas, needed, hours=(13.5, 16.5), title=f"a flash crowd: {crowd.name}")
 

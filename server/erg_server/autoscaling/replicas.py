@@ -68,10 +68,9 @@ class ReplicaNeed:
     def __init__(self, clock: Clock, served: Callable[[], Sequence[ServedQueue]]) -> None:
         self._clock = clock
         self._served = served
-        self._began_ns = clock.now_ns()
         self._loads: dict[str, _Load] = {}
         self._arrivals: dict[tuple[str, str], ArrivalsSeen] = {}
-        self._looked_ns = self._began_ns
+        self._looked_ns = clock.now_ns()
 
     def look(self) -> Need:
         """Book what arrived since the last look, and say what it needs."""
@@ -80,7 +79,7 @@ class ReplicaNeed:
         for each in self._served():
             models.setdefault(each.queue.spec.name, []).append(each)
         for name in models:
-            self._loads.setdefault(name, _Load(ArrivalRate(self._began_ns)))
+            self._loads.setdefault(name, _Load(ArrivalRate(self._looked_ns)))
         if now_ns > self._looked_ns:
             seconds = (now_ns - self._looked_ns) * 1e-9
             self._looked_ns = now_ns
@@ -118,7 +117,7 @@ class ReplicaNeed:
         load.margin.observe(seconds, in_time, late)
         more = {shape: max(0, count - load.seen.get(shape, 0)) for shape, count in ran.items()}
         load.seen = ran
-        # Shapes of half of what ran until the look before count a quarter, and so on; none ran: as it was.
+        # Each look halves what those before it found. Where nothing ran, the mix stays as it was.
         if any(more.values()):
             load.mix = {shape: load.mix.get(shape, 0.0) / 2 + count for shape, count in more.items()}
 

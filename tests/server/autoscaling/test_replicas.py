@@ -122,6 +122,38 @@ def test_slack_is_that_of_the_tightest_request_that_waits() -> None:
     assert need.slack_seconds["m"] == pytest.approx(0.1 - 0.011 - 0.005, abs=0.001)
 
 
+def test_a_model_that_is_loaded_late_is_seen_from_its_first_request() -> None:
+    server = Server()
+    server.served = False
+    server.simulation.clock.advance(3600 * S)
+    server.signal.look()
+    server.served = True
+    for _ in range(100):
+        server.simulation.send(0)
+        server.simulation.timers.run(server.simulation.clock.now_ns() + 50 * MS)
+    # 20 a second for five seconds, of a window of ten.
+    assert server.signal.look().replicas == pytest.approx(1.25 * 20 / 190 * (1 - math.exp(-0.5)), rel=0.1)
+
+
+def test_the_mix_of_shapes_decides_what_a_row_costs() -> None:
+    server = Server(objective_ms=0, devices=1)
+    queue = server.simulation.queues[0]
+    for _ in range(50):
+        queue.latency.observe("long", 1, 100 * MS)
+    server.signal.look()
+    needs = []
+    for key in (None, "long"):
+        for _ in range(40):
+            queue.latency.observe(key, 1, (100 if key else 10) * MS)
+            queue.meter.rows += 1
+            queue.meter.success_count += 1
+            server.simulation.clock.advance(S)
+            need = server.signal.look()
+        needs.append(need.replicas)
+    assert needs[0] == pytest.approx(0.01 / 0.75, rel=0.05)
+    assert needs[1] == pytest.approx(0.1 / 0.75, rel=0.05)
+
+
 def test_two_looks_at_once_find_the_same() -> None:
     server = Server()
     first = server.take(steady(100), 30)
