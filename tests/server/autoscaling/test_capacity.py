@@ -105,6 +105,13 @@ def test_a_model_bound_to_one_device_is_found_beside_one_that_may_use_all() -> N
     assert servers_needed([bound, free]) == pytest.approx(0.5 / WITHOUT_OBJECTIVE)
 
 
+def test_models_whose_devices_overlap_are_found_in_want_of_all_of_them() -> None:
+    # 1.6 of two devices each, and three devices in all.
+    left, right = (demand(160, workers=frozenset(names)) for names in (("gpu0", "gpu1"), ("gpu1", "gpu2")))
+    assert servers_needed([left]) == pytest.approx(0.8 / WITHOUT_OBJECTIVE)
+    assert servers_needed([left, right]) == pytest.approx(3.2 / 3 / WITHOUT_OBJECTIVE)
+
+
 demands = st.builds(
     demand,
     st.floats(0, 1e6),
@@ -161,7 +168,7 @@ def test_the_real_scheduler_carries_what_a_server_is_said_to_carry_and_not_much_
             promise_ns=round(objective_ms * MS),
         )
         simulation = Simulation([model], devices=devices, seed=5, warm_up_ns=500 * MS)
-        return simulation.run(0.5 + 5000 / rate_per_s)[0].attainment
+        return simulation.run(0.5 + 3000 / rate_per_s)[0].attainment
 
     assert attainment(0.93 * carried) >= 0.99
     assert attainment(1.15 * carried) < 0.99
