@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from erg_server.bootstrap import Server, build_methods, build_server, sample_worker
+from erg_server.bootstrap import Server, build_methods, build_server, sample_worker, served_queue
 from erg_server.dataplane.dataplane import DataPlane
 from erg_server.dataplane.shared_memory import SharedMemory
 from erg_server.energy.sources import server_cores
@@ -19,7 +19,7 @@ from erg_server.telemetry.logs import ROOT, LogControl, LogSettings
 from erg_server.telemetry.trace import Tracer
 from erg_server.transports.grpcio.server import GrpcioTransport
 
-from tests.server.models.harness import FakeWorker, Harness
+from tests.server.models.harness import CONFIG, FakeWorker, Harness
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +54,19 @@ async def test_devices_and_their_memory_are_those_that_were_stated(tmp_path: Pat
     assert [worker.name for worker in server.workers] == ["cpu2", "cpu0"]
     assert server.placer.sample_memory().budget_bytes == {"cpu": 10**6}
     server.close_resources()
+
+
+@pytest.mark.parametrize(
+    ("groups", "names"),
+    [("", {"cpu0", "cpu1"}), ("instance_group { kind: KIND_CPU }", {"cpu0", "cpu1"}),
+     ("instance_group { kind: KIND_CPU count: 1 }", {"cpu0"})],
+)  # fmt: skip
+async def test_a_model_is_scaled_by_the_workers_that_it_may_use(tmp_path: Path, groups: str, names: set[str]) -> None:
+    harness = Harness(root=tmp_path / "repo", workers=(FakeWorker(0), FakeWorker(1)))
+    harness.write(config=CONFIG + groups)
+    await harness.load()
+    (served,) = harness.registry.served()
+    assert served_queue(served).workers == names
 
 
 async def test_energy_is_booked_for_every_device_unless_metering_is_off(tmp_path: Path) -> None:
