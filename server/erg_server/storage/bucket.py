@@ -57,9 +57,12 @@ class BucketSource:
         """Open nothing yet; raises FailedPreconditionError where the library or a setting of it is missing."""
         self.location = location
         self._library = load_library(location.uri)
+        scheme, _, address = location.uri.partition("://")
+        bucket, _, prefix = address.partition("/")
+        kinds = {"s3": "S3Store", "gs": "GCSStore", "az": "AzureStore"}
         try:
-            self._store = self._library.store.from_url(
-                location.uri, client_options=client_options(), retry_config=retry_config()
+            self._store = getattr(self._library.store, kinds[scheme])(
+                bucket, prefix=prefix or None, client_options=client_options(), retry_config=retry_config()
             )
         except (self._library.exceptions.BaseError, ValueError) as error:
             raise storage_error(error, location.uri) from None

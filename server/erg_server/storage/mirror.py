@@ -144,7 +144,8 @@ class Mirror:
         shown = self.view.shown(model.name)
         if plan.units or (shown is not None and shown.versions):
             await asyncio.to_thread(self._show, model.name, units)
-            await self._drop_versions(model, plan, used)
+            # Until what was to come is there, nothing that it would replace goes.
+            await self._drop_versions(model, plan, shown.versions if failures and shown else used(model.name))
         elif not failures:
             raise _nothing_to_serve(model, plan, self.uri)
         if failures:
@@ -218,10 +219,10 @@ class Mirror:
             versions = ", ".join(sorted(by_label.keys() - {FILES_LABEL}, key=int))
             log.info("model %s of %s: versions %s are on the disk", name, self.uri, versions)
 
-    async def _drop_versions(self, model: ListedModel, plan: VersionPlan, used: Used) -> None:
+    async def _drop_versions(self, model: ListedModel, plan: VersionPlan, used: Collection[int]) -> None:
         shown = self.view.shown(model.name)
         assert shown is not None
-        gone = drop_versions(shown.versions, plan, model.versions.keys(), used(model.name))
+        gone = drop_versions(shown.versions, plan, model.versions.keys(), used)
         if gone:
             log.info("model %s of %s: versions %s are removed", model.name, self.uri, sorted(gone))
             await asyncio.to_thread(self.view.hide, model.name, {str(version) for version in gone})
