@@ -25,7 +25,7 @@ _PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", 
 
 
 class ObjectStore:
-    """Keeps its data in a folder, so that it can be stopped and started again. Writes through obstore."""
+    """Started once a module: that takes four seconds. Writes through obstore."""
 
     def __init__(self) -> None:
         self.program = tool("weed")
@@ -42,7 +42,7 @@ class ObjectStore:
         self.process: subprocess.Popen[bytes] | None = None
         try:
             self.start()
-            self._make_bucket()
+            self.make_bucket()
         except BaseException:
             self.close()
             raise
@@ -58,7 +58,6 @@ class ObjectStore:
         }
 
     def start(self) -> None:
-        """Start it and wait until S3 answers."""
         ports = [f"-{name}={port}" for name, port in self.ports.items()]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         with (self.folder / "log").open("ab") as log:
@@ -70,19 +69,25 @@ class ObjectStore:
             )  # fmt: skip
         self._until(lambda: self._answers(self.endpoint))
 
-    def stop(self) -> None:
-        """End it. It goes on for minutes after SIGTERM."""
+    def close(self) -> None:
         if self.process is not None:
+            # It goes on for minutes after SIGTERM.
             self.process.kill()
             self.process.wait(10)
-            self.process = None
-
-    def close(self) -> None:
-        self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def put(self, key: str, data: bytes) -> None:
-        self._store().put(key, data)
+    def make_bucket(self, bucket: str = BUCKET) -> None:
+        """A folder of the filer's is a bucket, which takes no signature to make."""
+        self._until(lambda: self._answers(self._folder_address(bucket), method="POST"))
+        self._until(lambda: self._writes(bucket))
+
+    def drop_bucket(self, bucket: str) -> None:
+        """Remove a bucket with all that is in it."""
+        address = self._folder_address(bucket).rstrip("/") + "?recursive=true"
+        self._until(lambda: self._answers(address, method="DELETE"))
+
+    def put(self, key: str, data: bytes, bucket: str = BUCKET) -> None:
+        self._store(bucket).put(key, data)
 
     def delete(self, *keys: str) -> None:
         self._store().delete(list(keys))
@@ -90,17 +95,17 @@ class ObjectStore:
     def keys(self, prefix: str) -> list[str]:
         return [each["path"] for each in self._store().list(prefix).collect()]
 
-    def upload(self, folder: Path, prefix: str) -> None:
+    def upload(self, folder: Path, prefix: str, bucket: str = BUCKET) -> None:
         """Every file below the folder, manifests last."""
         files = [path for path in folder.rglob("*") if path.is_file()]
         for path in sorted(files, key=lambda path: (path.name == "manifest.json", str(path))):
-            self.put(f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+            self.put(f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes(), bucket)
 
-    def _store(self) -> Any:
+    def _store(self, bucket: str = BUCKET) -> Any:
         from obstore.store import S3Store
 
         return S3Store(
-            BUCKET,
+            bucket,
             access_key_id=ACCESS_KEY,
             secret_access_key=SECRET_KEY,
             endpoint=self.endpoint,
@@ -108,17 +113,16 @@ class ObjectStore:
             client_options={"allow_http": True},
         )
 
-    def _make_bucket(self) -> None:
-        # A folder of the filer's is a bucket, which takes no signature to make.
-        address = f"http://127.0.0.1:{self.ports['filer.port']}/buckets/{BUCKET}/"
-        self._until(lambda: self._answers(address, method="POST"))
-        self._until(lambda: self._writes())
+    def _folder_address(self, bucket: str) -> str:
+        return f"http://127.0.0.1:{self.ports['filer.port']}/buckets/{bucket}/"
 
-    def _writes(self) -> bool:
+    def _writes(self, bucket: str) -> bool:
+        from obstore.exceptions import BaseError
+
         try:
-            self.put("probe", b"x")
-            self.delete("probe")
-        except Exception:
+            self.put("probe", b"x", bucket)
+            self._store(bucket).delete("probe")
+        except (BaseError, OSError):
             return False
         return True
 
@@ -136,8 +140,8 @@ class ObjectStore:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not condition():
             assert self.process is not None
-            alive = self.process.poll() is None
-            assert alive and time.monotonic() < deadline, (self.folder / "log").read_text()[-2000:]
+            in_time = self.process.poll() is None and time.monotonic() < deadline
+            assert in_time, (self.folder / "log").read_text()[-2000:]
             threading.Event().wait(0.05)
 
 

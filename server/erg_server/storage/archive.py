@@ -49,7 +49,7 @@ class ArchiveSource:
         self._files = FolderSource(location, work / "unpacked")
         self._unpacked = False
 
-    async def list(self, prefix: str = "") -> Sequence[StoredObject]:
+    async def list_objects(self, prefix: str = "") -> Sequence[StoredObject]:
         """The archive's files, with their digests as etags."""
         saved = await asyncio.to_thread(self._load)
         try:

@@ -67,7 +67,7 @@ class BucketSource:
         except (self._library.exceptions.BaseError, ValueError) as error:
             raise storage_error(error, location.uri) from None
 
-    async def list(self, prefix: str = "") -> Sequence[StoredObject]:
+    async def list_objects(self, prefix: str = "") -> Sequence[StoredObject]:
         """Every object below the location, or below a folder of it."""
         found: list[StoredObject] = []
         try:

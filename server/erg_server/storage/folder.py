@@ -21,7 +21,7 @@ class FolderSource:
         self.location = location
         self._folder = folder
 
-    async def list(self, prefix: str = "") -> Sequence[StoredObject]:
+    async def list_objects(self, prefix: str = "") -> Sequence[StoredObject]:
         """Every plain file; what the file system says of it is its etag."""
         return await asyncio.to_thread(self._list, prefix)
 

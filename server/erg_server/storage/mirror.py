@@ -79,13 +79,14 @@ class Mirror:
             ErgError: the location cannot be listed. Nothing changed.
         """
         one = check_name(next(iter(names))) if names is not None and len(names) == 1 else ""
-        catalogue = read_listing(await self.source.list(one))
+        catalogue = read_listing(await self.source.list_objects(one))
         for key, problem in catalogue.refused:
             self._warn(f"{self.uri}: the key {key[:200]!r} {problem}; it is passed over")
         if not one:
             self.names = frozenset(catalogue.models)
             listed = {manifest_of(files) for model in catalogue.models.values() for files in model.versions.values()}
             self._manifests = {stored: each for stored, each in self._manifests.items() if stored in listed}
+            await asyncio.to_thread(self._cache.prune_manifests, [stored for stored in listed if stored is not None])
         chosen = sorted(catalogue.models) if names is None else sorted(set(names))
         errors: dict[str, ErgError] = {}
         for name in sorted(self.view.models):
@@ -207,9 +208,12 @@ class Mirror:
             raise ResourceExhaustedError(
                 f"{self.uri}/{stored.key} has {stored.bytes} bytes; a manifest has at most {MAX_TEXT_BYTES}"
             )
-        data = b"".join([chunk async for chunk in self.source.read(stored)])
-        if len(data) != stored.bytes:
-            raise UnavailableError(f"{self.uri}/{stored.key}: {len(data)} bytes came of {stored.bytes}")
+        data = await asyncio.to_thread(self._cache.find_manifest, stored)
+        if data is None:
+            data = b"".join([chunk async for chunk in self.source.read(stored)])
+            if len(data) != stored.bytes:
+                raise UnavailableError(f"{self.uri}/{stored.key}: {len(data)} bytes came of {stored.bytes}")
+            await asyncio.to_thread(self._cache.keep_manifest, stored, data)
         self._manifests[stored] = read_manifest(data)
         return self._manifests[stored]
 

@@ -31,7 +31,7 @@ class ObjectSource(Protocol):
     def location(self) -> Location:
         """Where it is."""
 
-    async def list(self, prefix: str = "") -> Sequence[StoredObject]:
+    async def list_objects(self, prefix: str = "") -> Sequence[StoredObject]:
         """Every object, or those below the folder `prefix`; raises ErgError where that cannot be told."""
 
     def read(self, stored: StoredObject, offset: int = 0) -> AsyncIterator[bytes]:

@@ -2,6 +2,7 @@
 
     ROOT/units/MODEL/LABEL-ID/...            whole and verified, never changed again
     ROOT/staging/MODEL/LABEL-ID/{parts,whole} what a fetch has so far
+    ROOT/manifests/...                       manifests by their object's path and etag
     ROOT/locks/MODEL                         held by the process that works on the model
 
 Whoever shows a unit does so by hard links, so that a link count of 1 says that nobody does. All of it is blocking file
@@ -13,13 +14,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
 
 from erg_server.errors import ResourceExhaustedError
+from erg_server.files import replace_text
 from erg_server.storage.fetch_plan import Unit
+from erg_server.storage.object_source import StoredObject
 from erg_server.storage.storage_errors import disk_error
 
 LOCK_RETRY_S = 0.1
@@ -99,6 +103,27 @@ class UnitCache:
             shutil.rmtree(path, ignore_errors=True)
         return removed
 
+    def keep_manifest(self, stored: StoredObject, data: bytes) -> None:
+        """Keep what a manifest says, so that no later look or process reads it again."""
+        with contextlib.suppress(UnicodeDecodeError):
+            replace_text(self._manifest_path(stored), data.decode("utf-8"), durable=False)
+
+    def find_manifest(self, stored: StoredObject) -> bytes | None:
+        """What was kept of a manifest, if it is as large as it should be."""
+        try:
+            data = self._manifest_path(stored).read_bytes()
+        except OSError:
+            return None
+        return data if len(data) == stored.bytes else None
+
+    def prune_manifests(self, listed: Collection[StoredObject]) -> None:
+        """Forget the manifests of versions that are no longer there."""
+        names = {self._manifest_path(stored).name for stored in listed}
+        folder = self.root / "manifests"
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name not in names:
+                path.unlink(missing_ok=True)
+
     @contextlib.asynccontextmanager
     async def lock(self, model: str) -> AsyncIterator[None]:
         """Be the only one, of all processes, that works on this model; the kernel lets go of who dies."""
@@ -113,6 +138,10 @@ class UnitCache:
             yield
         finally:
             os.close(descriptor)
+
+    def _manifest_path(self, stored: StoredObject) -> Path:
+        name = hashlib.sha256(repr((stored.key, stored.bytes, stored.etag)).encode()).hexdigest()
+        return self.root / "manifests" / name
 
     def _free(self) -> int:
         return shutil.disk_usage(self.root).free

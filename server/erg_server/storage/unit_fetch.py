@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from erg_server.errors import ErgError, ResourceExhaustedError, UnavailableError
 from erg_server.repository.manifest import ManifestError
@@ -99,42 +99,53 @@ class UnitFetcher:
     async def _fetch_part(self, unit: Unit, file: FetchFile, part: Path, *, resume: bool) -> bool:
         """Append to what is there of the file; returns whether there was something."""
         stored = file.stored
-        with await asyncio.to_thread(_open_part, part, stored.bytes, resume and bool(file.sha256)) as out:
-            there = out.tell()
-            self._progress.advanced(unit, there, fetched=False)
-            if there < stored.bytes:
-                size = there
-                async for chunk in self._source.read(stored, there):
-                    size += len(chunk)
-                    if size > stored.bytes:
-                        break
-                    await asyncio.to_thread(out.write, chunk)
-                    self._progress.advanced(unit, len(chunk))
-                if size != stored.bytes:
-                    where = f"{self._source.location.uri}/{stored.key}"
-                    raise UnavailableError(f"{where}: {size} bytes came of the {stored.bytes} that were listed")
-            await asyncio.to_thread(_flush, out)
+        there = await asyncio.to_thread(_begin, part, stored.bytes, resume and bool(file.sha256))
+        self._progress.advanced(unit, there, fetched=False)
+        size = there
+        if there < stored.bytes:
+            async for chunk in self._source.read(stored, there):
+                size += len(chunk)
+                if size > stored.bytes:
+                    break
+                await asyncio.to_thread(_append, part, chunk)
+                self._progress.advanced(unit, len(chunk))
+        if size != stored.bytes:
+            where = f"{self._source.location.uri}/{stored.key}"
+            raise UnavailableError(f"{where}: {size} bytes came of the {stored.bytes} that were listed")
         return there > 0
 
 
-def _open_part(part: Path, nbytes: int, resume: bool) -> BinaryIO:
-    """Open for appending; anew where what is there cannot be verified later, or is too much."""
-    keep = resume and part.exists() and part.stat().st_size <= nbytes
-    return part.open("ab" if keep else "wb")
+def _begin(part: Path, nbytes: int, resume: bool) -> int:
+    """How much is there to go on from; nothing where it cannot be verified later, or is too much."""
+    try:
+        there = part.stat().st_size
+    except FileNotFoundError:
+        there = 0
+    if not resume or there > nbytes:
+        there = 0
+    if not there:
+        part.write_bytes(b"")
+    return there
 
 
-def _flush(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+def _append(part: Path, chunk: bytes) -> None:
+    # Opened each time, so that a fetch that is cancelled leaves nothing open.
+    with part.open("ab") as file:
+        file.write(chunk)
 
 
 def _keep_if_right(file: FetchFile, part: Path, whole: Path) -> str:
-    """Bring a file that is right to its place; otherwise remove it and say what is wrong."""
-    if file.sha256:
-        with part.open("rb") as data:
-            digest = hashlib.file_digest(data, "sha256").hexdigest()
-        if digest != file.sha256:
-            part.unlink()
-            return f"has sha256 {digest}; the manifest says {file.sha256}"
-    part.rename(whole)
-    return ""
+    """Bring a file that is right to its place, flushed; otherwise remove it and say what is wrong."""
+    problem = ""
+    with part.open("rb") as data:
+        os.fsync(data.fileno())
+        size = os.fstat(data.fileno()).st_size
+        if size != file.stored.bytes:
+            problem = f"was written as {size} bytes instead of {file.stored.bytes}"
+        elif file.sha256 and (digest := hashlib.file_digest(data, "sha256").hexdigest()) != file.sha256:
+            problem = f"has sha256 {digest}; the manifest says {file.sha256}"
+    if problem:
+        part.unlink()
+    else:
+        part.rename(whole)
+    return problem

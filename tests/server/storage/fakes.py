@@ -39,7 +39,7 @@ class FakeSource:
         if manifest:
             self.data[f"{name}/{version}/manifest.json"] = manifest_bytes(name, contents)
 
-    async def list(self, prefix: str = "") -> Sequence[StoredObject]:
+    async def list_objects(self, prefix: str = "") -> Sequence[StoredObject]:
         self.lists.append(prefix)
         if self.listing_error is not None:
             raise self.listing_error
