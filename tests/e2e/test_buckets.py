@@ -79,7 +79,7 @@ def test_a_model_is_served_from_the_bucket_and_follows_it(store: ObjectStore, pr
         # As long as the manifest is missing, it is an upload under way.
         store.put(f"{prefix}/mlp/2/model.onnx", (second / "model.onnx").read_bytes())
         polls = server.metric("erg_repository_polls_total")
-        until(lambda: server.metric("erg_repository_polls_total") >= polls + 1)
+        until(lambda: server.metric("erg_repository_polls_total") >= polls + 3)
         assert is_served(server, 1, "1")
         store.put(f"{prefix}/mlp/2/manifest.json", (second / "manifest.json").read_bytes())
         until(lambda: is_served(server, 2, "2"))

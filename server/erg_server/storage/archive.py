@@ -23,6 +23,7 @@ from erg_server.storage.folder import FolderSource
 from erg_server.storage.location import Location
 from erg_server.storage.object_source import CHUNK_BYTES, StoredObject
 from erg_server.storage.storage_errors import disk_error, storage_error
+from erg_server.storage.unit_fetch import append
 
 MAX_MEMBERS = 100_000
 _DAMAGED = (tarfile.TarError, EOFError, zlib.error, OSError)
@@ -89,9 +90,8 @@ class ArchiveSource:
         part, nbytes = self._work / "archive.part", result.meta["size"]
         await asyncio.to_thread(self._prepare, nbytes)
         try:
-            with await asyncio.to_thread(part.open, "wb") as file:
-                async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
-                    await asyncio.to_thread(file.write, chunk)
+            async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
+                await asyncio.to_thread(append, part, chunk)
             objects = await asyncio.to_thread(self._unpack, part, nbytes)
         except BaseException:
             self.close()

@@ -102,15 +102,15 @@ def plan_versions(
     policy: pb.ModelVersionPolicy,
     manifests: Mapping[int, ReadManifest],
     *,
-    seen_before: Mapping[int, str] | None,
+    settled: Collection[int] | None,
     refused: Mapping[str, str],
     require_digests: bool,
 ) -> VersionPlan:
     """Choose the versions that the policy serves out of those that are whole.
 
     Newest first, so that no manifest is asked for that cannot matter. `manifests` are those read so far; while
-    `unread` is not empty, read these and ask again. `seen_before` are the listing digests of the look before, None to
-    take listings as they are: a version without a manifest may still be on its way, and is taken when two looks agree.
+    `unread` is not empty, read these and ask again. A version without a manifest may be an upload under way: where
+    others of the model have one it is never taken, otherwise once it is among the `settled`, None for all of them.
     `refused` has the listing digests of versions whose bytes were not what they should be, with the reason.
     """
     passed_over: dict[int, str] = {}
@@ -128,7 +128,10 @@ def plan_versions(
             unread.append(version)
             continue
         manifest = manifests.get(version) if manifest_of(files) is not None else None
-        problem = _problem(files, manifest, (seen_before or {}).get(version, ""), seen_before is None, require_digests)
+        if manifest is None:
+            problem = _unverified_problem(model, settled is None or version in settled, require_digests)
+        else:
+            problem = _problem(files, manifest)
         unit = _unit(model.name, version, files, manifest)
         problem = problem or refused.get(listing_digest(files), "")
         if problem:
@@ -165,13 +168,17 @@ def _count(policy: pb.ModelVersionPolicy) -> float:
     return max(1, policy.latest.num_versions)
 
 
-def _problem(files: Files, manifest: ReadManifest | None, before: str, as_it_is: bool, require_digests: bool) -> str:
-    """Why a version is not taken, "" where it may be."""
-    if manifest is None:
-        if require_digests:
-            return f"it has no {MANIFEST_FILENAME} to verify its files by, which --require-digests asks for"
-        settled = as_it_is or before == listing_digest(files)
-        return "" if settled else f"it has no {MANIFEST_FILENAME}, and may still be on its way; it is looked at again"
+def _unverified_problem(model: ListedModel, settled: bool, require_digests: bool) -> str:
+    """Why a version without a manifest is not taken, "" where it may be."""
+    if require_digests:
+        return f"it has no {MANIFEST_FILENAME} to verify its files by, which --require-digests asks for"
+    if any(manifest_of(files) is not None for files in model.versions.values()):
+        return f"it has no {MANIFEST_FILENAME}, which other versions have: it is not all there (yet)"
+    return "" if settled else f"it has no {MANIFEST_FILENAME}, and may still be on its way; it is looked at again"
+
+
+def _problem(files: Files, manifest: ReadManifest) -> str:
+    """Why a version with a manifest is not taken, "" where it may be."""
     if manifest.problem:
         return manifest.problem
     for path, expected in sorted(manifest.files.items()):

@@ -29,7 +29,7 @@ class FolderSource:
         """The file's bytes from `offset` on."""
         path = self._folder / stored.key
         try:
-            with await asyncio.to_thread(open_plain, path) as file:
+            with open_plain(path) as file:
                 file.seek(offset)
                 while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
                     yield chunk

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
@@ -31,6 +32,9 @@ from erg_server.storage.view import View
 
 log = logging.getLogger(__name__)
 
+SETTLE_S = 60.0
+"""How long a version without a manifest must lie unchanged before poll mode takes it for whole."""
+
 Used = Callable[[str], Collection[int]]
 """The versions of a model that are in use now."""
 
@@ -51,6 +55,7 @@ class Mirror:
         require_digests: bool = False,
         others: Collection[str] = (),
         warn: Callable[[str], None] = log.warning,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.source = source
         self.uri = source.location.uri
@@ -63,14 +68,15 @@ class Mirror:
         self._others = frozenset(others) - {self.uri}
         self._warn_by = warn
         self._warned: set[str] = set()
-        self._seen: dict[str, Mapping[int, str]] = {}
+        self._now_s = now_s
+        self._seen: dict[str, Mapping[int, tuple[str, float]]] = {}
         self._refused: dict[str, str] = {}
         self._manifests: dict[StoredObject, ReadManifest] = {}
 
-    async def look(self, names: Collection[str] | None, used: Used, *, settled: bool = False) -> dict[str, ErgError]:
+    async def look(self, names: Collection[str] | None, used: Used, *, settle: bool = False) -> dict[str, ErgError]:
         """Look at the location and bring models up to date: all of them, or those named.
 
-        With `settled`, versions that no manifest vouches for are taken only when they are as at the look before.
+        With `settle`, versions that no manifest vouches for are taken only when they did not change for `SETTLE_S`.
 
         Returns:
             Why models could not be brought up to date, by name; what was shown of them before is shown on.
@@ -93,7 +99,7 @@ class Mirror:
             if names is None and name not in catalogue.models and self.view.models[name].location == self.uri:
                 await self._drop_model(name)
         results = await asyncio.gather(
-            *(self._bring(name, catalogue.models.get(name), used, settled=settled) for name in chosen),
+            *(self._bring(name, catalogue.models.get(name), used, settle=settle) for name in chosen),
             return_exceptions=True,
         )
         for name, result in zip(chosen, results, strict=True):
@@ -116,21 +122,32 @@ class Mirror:
                 restored.append(name)
         return restored
 
-    async def _bring(self, name: str, model: ListedModel | None, used: Used, *, settled: bool) -> None:
+    async def _bring(self, name: str, model: ListedModel | None, used: Used, *, settle: bool) -> None:
         if model is None:
             raise NotFoundError(f"{self.uri} has no model '{name}'")
         shown = self.view.shown(name)
         if shown is not None and shown.location in self._others:
             raise FailedPreconditionError(f"model '{name}' is in several repositories: {shown.location}, {self.uri}")
-        before = self._seen.get(name, {}) if settled else None
-        self._seen[name] = {version: listing_digest(files) for version, files in model.versions.items()}
+        settled = self._settled(model) if settle else None
         try:
             async with self._cache.lock(name):
-                await self._bring_locked(model, used, before)
+                await self._bring_locked(model, used, settled)
         except OSError as error:
             raise disk_error(error, f"model {name} in {self.view.root}") from error
 
-    async def _bring_locked(self, model: ListedModel, used: Used, before: Mapping[int, str] | None) -> None:
+    def _settled(self, model: ListedModel) -> set[int]:
+        """The versions whose listing did not change for a while."""
+        now_s = self._now_s()
+        before = self._seen.get(model.name, {})
+        seen: dict[int, tuple[str, float]] = {}
+        for version, files in model.versions.items():
+            digest = listing_digest(files)
+            known = before.get(version)
+            seen[version] = known if known is not None and known[0] == digest else (digest, now_s)
+        self._seen[model.name] = seen
+        return {version for version, (_, since_s) in seen.items() if now_s - since_s >= SETTLE_S}
+
+    async def _bring_locked(self, model: ListedModel, used: Used, settled: Collection[int] | None) -> None:
         units: list[Unit] = []
         policy = pb.ModelVersionPolicy()
         if model.files:
@@ -138,7 +155,7 @@ class Mirror:
             await self._ensure(own)
             units.append(own)
             policy = (await asyncio.to_thread(read_config, self._cache.path(own))).config.version_policy
-        plan, failures = await self._fetch_versions(model, policy, before)
+        plan, failures = await self._fetch_versions(model, policy, settled)
         for version, reason in plan.passed_over.items():
             self._warn(f"model {model.name} version {version} of {self.uri} is passed over: {reason}")
         units += plan.units
@@ -153,7 +170,7 @@ class Mirror:
             raise failures[0]
 
     async def _fetch_versions(
-        self, model: ListedModel, policy: pb.ModelVersionPolicy, before: Mapping[int, str] | None
+        self, model: ListedModel, policy: pb.ModelVersionPolicy, settled: Collection[int] | None
     ) -> tuple[VersionPlan, list[ErgError]]:
         """Fetch what the policy serves; returns what is there of it, and what failed.
 
@@ -167,7 +184,7 @@ class Mirror:
                 model,
                 policy,
                 manifests,
-                seen_before=before,
+                settled=settled,
                 refused=self._refused,
                 require_digests=self._require_digests,
             )

@@ -86,7 +86,7 @@ class ModelStores:
         Raises:
             ListingError: a bucket cannot be listed and nothing of it is in the cache.
         """
-        await asyncio.gather(*(self._look(store, names, _unused, settled=False) for store in self._stores))
+        await asyncio.gather(*(self._look(store, names, _unused, settle=False) for store in self._stores))
         for store in self._stores:
             problem = store.problems.pop("", None)
             if problem is not None:
@@ -98,7 +98,7 @@ class ModelStores:
 
     async def refresh(self, used: Used) -> dict[str, ErgError]:
         """Look at every bucket and bring the disk up to date; returns why models could not be, by name."""
-        await asyncio.gather(*(self._look(store, None, used, settled=True) for store in self._stores))
+        await asyncio.gather(*(self._look(store, None, used, settle=True) for store in self._stores))
         return self._problems(None)
 
     async def fetch(self, name: str, used: Used) -> ErgError | None:
@@ -106,7 +106,7 @@ class ModelStores:
 
         No bucket needs to have it.
         """
-        await asyncio.gather(*(self._look(store, [name], used, settled=False) for store in self._stores))
+        await asyncio.gather(*(self._look(store, [name], used, settle=False) for store in self._stores))
         found = [error for store in self._stores for key in ("", name) if (error := store.problems.pop(key, None))]
         return next((error for error in found if not isinstance(error, NotFoundError)), None)
 
@@ -117,10 +117,10 @@ class ModelStores:
             os.close(store.slot)
         self._stores = []
 
-    async def _look(self, store: _Store, names: Collection[str] | None, used: Used, *, settled: bool) -> None:
+    async def _look(self, store: _Store, names: Collection[str] | None, used: Used, *, settle: bool) -> None:
         store.meter.polls += 1
         try:
-            problems = await store.mirror.look(names, used, settled=settled)
+            problems = await store.mirror.look(names, used, settle=settle)
         except ErgError as error:
             store.meter.poll_failures += 1
             message = error.message

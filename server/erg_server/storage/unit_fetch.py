@@ -94,7 +94,8 @@ class UnitFetcher:
                 await self._fetch_part(unit, file, part, resume=False)
                 problem = await asyncio.to_thread(_keep_if_right, file, part, whole)
             if problem:
-                raise ManifestError(f"{self._source.location.uri}/{file.stored.key} {problem}")
+                kind = ManifestError if file.sha256 else UnavailableError
+                raise kind(f"{self._source.location.uri}/{file.stored.key} {problem}")
 
     async def _fetch_part(self, unit: Unit, file: FetchFile, part: Path, *, resume: bool) -> bool:
         """Append to what is there of the file; returns whether there was something."""
@@ -107,7 +108,7 @@ class UnitFetcher:
                 size += len(chunk)
                 if size > stored.bytes:
                     break
-                await asyncio.to_thread(_append, part, chunk)
+                await asyncio.to_thread(append, part, chunk)
                 self._progress.advanced(unit, len(chunk))
         if size != stored.bytes:
             where = f"{self._source.location.uri}/{stored.key}"
@@ -128,8 +129,8 @@ def _begin(part: Path, nbytes: int, resume: bool) -> int:
     return there
 
 
-def _append(part: Path, chunk: bytes) -> None:
-    # Opened each time, so that a fetch that is cancelled leaves nothing open.
+def append(part: Path, chunk: bytes) -> None:
+    """Add to a file; it is opened each time, so that a fetch that is cancelled leaves nothing open."""
     with part.open("ab") as file:
         file.write(chunk)
 

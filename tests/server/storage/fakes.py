@@ -100,6 +100,7 @@ class MirrorHarness:
         self.progress = Recorded()
         self.warnings: list[str] = []
         self.used: dict[str, set[int]] = {}
+        self.now_s = 0.0
         self.root = tmp_path / view
         self.root.mkdir(exist_ok=True)
         self.cache = UnitCache(tmp_path / "cache")
@@ -109,11 +110,12 @@ class MirrorHarness:
             view=View(self.root, tmp_path / f"{view}.json"),
             progress=self.progress,
             warn=self.warnings.append,
+            now_s=lambda: self.now_s,
             **options,  # type: ignore[arg-type]
         )
 
-    async def look(self, names: Collection[str] | None = None, *, settled: bool = False) -> dict[str, str]:
-        problems = await self.mirror.look(names, lambda name: self.used.get(name, set()), settled=settled)
+    async def look(self, names: Collection[str] | None = None, *, settle: bool = False) -> dict[str, str]:
+        problems = await self.mirror.look(names, lambda name: self.used.get(name, set()), settle=settle)
         return {name: error.message for name, error in problems.items()}
 
     def tree(self) -> dict[str, bytes]:

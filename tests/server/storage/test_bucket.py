@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from erg_server.errors import (
@@ -112,3 +116,75 @@ def test_gs_and_az_are_opened_by_the_same_library(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME")
     with pytest.raises(ErgError, match="Account must be specified"):
         BucketSource(parse_location("az://container/a"))
+
+
+class _Bucket(BaseHTTPRequestHandler):
+    """A bucket on the wire with one object, whose listing and body a test chooses."""
+
+    key = "models/m/1/a"
+    declared = 10
+    sent = 10
+
+    def do_GET(self) -> None:
+        if "list-type" in self.path:
+            body = (
+                "<ListBucketResult><Name>bucket</Name><IsTruncated>false</IsTruncated><Contents>"
+                f"<Key>{self.key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&quot;e&quot;</ETag>"
+                "<Size>10</Size></Contents></ListBucketResult>"
+            ).encode()
+            self._answer(len(body), body)
+        else:
+            self._answer(self.declared, b"x" * self.sent)
+
+    def _answer(self, length: int, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(length))
+        self.send_header("ETag", '"e"')
+        self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def wire(monkeypatch: pytest.MonkeyPatch, **attributes: object) -> Iterator[BucketSource]:
+    pytest.importorskip("obstore")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bucket", (_Bucket,), attributes))
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    for name, value in (
+        ("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}"),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", SECRET),
+    ):
+        monkeypatch.setenv(name, value)
+    try:
+        yield BucketSource(parse_location("s3://bucket/models"))
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+async def test_a_listing_with_a_key_that_climbs_is_refused_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    with wire(monkeypatch) as source:
+        assert [each.key for each in await source.list_objects()] == ["m/1/a"]
+    climbing = pytest.raises(ErgError, match=r'Error parsing Path "models/m/\.\./\.\./evil"')
+    with wire(monkeypatch, key="models/m/../../evil") as source, climbing:
+        await source.list_objects()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "told"),
+    [({"sent": 5}, "models/m/1/a: "), ({"declared": 9, "sent": 9}, "changed while it was read")],
+)
+async def test_a_body_that_is_not_the_listed_one_is_a_typed_error(
+    monkeypatch: pytest.MonkeyPatch, attributes: dict[str, object], told: str
+) -> None:
+    with wire(monkeypatch, **attributes) as source:
+        (stored,) = await source.list_objects()
+        with pytest.raises(UnavailableError, match=told):
+            async for _ in source.read(stored):
+                pass

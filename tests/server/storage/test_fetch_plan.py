@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import pytest
 from erg_server.pb import model_config_pb2 as pb
@@ -47,7 +47,7 @@ def manifests_of(*versions: Mapping[str, bytes]) -> dict[int, ReadManifest]:
 def plan(
     *versions: Mapping[str, bytes],
     policy: pb.ModelVersionPolicy = LATEST,
-    seen_before: Mapping[int, str] | None = None,
+    settled: Collection[int] | None = None,
     refused: Mapping[str, str] | None = None,
     require_digests: bool = False,
 ) -> VersionPlan:
@@ -55,7 +55,7 @@ def plan(
         model_of(*versions),
         policy,
         manifests_of(*versions),
-        seen_before=seen_before,
+        settled=settled,
         refused=refused or {},
         require_digests=require_digests,
     )
@@ -77,7 +77,7 @@ def test_only_the_versions_that_the_policy_serves_are_taken() -> None:
 
 def test_no_manifest_is_asked_for_that_cannot_matter() -> None:
     model = model_of(version(1), version(2), version(3))
-    asked = plan_versions(model, LATEST, {}, seen_before=None, refused={}, require_digests=False)
+    asked = plan_versions(model, LATEST, {}, settled=None, refused={}, require_digests=False)
     assert asked.unread == (3,)
     assert not asked.units
 
@@ -97,14 +97,16 @@ def test_a_manifest_that_means_nothing_is_told() -> None:
     assert "is no path" in plan(climbing).passed_over[1]
 
 
-def test_without_a_manifest_a_version_is_taken_when_two_looks_agree() -> None:
+def test_without_a_manifest_a_version_is_taken_when_it_is_settled_and_no_other_one_has_any() -> None:
     bare = version(1, manifest=False)
-    digest = listing_digest(model_of(bare).versions[1])
     assert taken(plan(bare)) == [1], "who asks for it says that it is there"
-    assert "on its way" in plan(bare, seen_before={}).passed_over[1]
-    assert "on its way" in plan(bare, seen_before={1: "other"}).passed_over[1]
-    assert taken(plan(bare, seen_before={1: digest})) == [1]
+    assert "on its way" in plan(bare, settled=[]).passed_over[1]
+    assert taken(plan(bare, settled=[1])) == [1]
     assert "--require-digests" in plan(bare, require_digests=True).passed_over[1]
+    second = version(2, manifest=False)
+    assert taken(plan(bare, second)) == [2]
+    assert taken(plan(version(1), second)) == [1]
+    assert "which other versions have" in plan(version(1), second, settled=[1, 2]).passed_over[2]
 
 
 def test_bytes_that_were_wrong_are_not_asked_for_again_until_they_change() -> None:
@@ -175,7 +177,8 @@ def test_whatever_is_listed_only_whole_versions_are_taken_and_no_more_than_the_p
     stored = [makers[kind](number) for number, kind in kinds.items()]
     policy = pb.ModelVersionPolicy(latest=pb.ModelVersionPolicy.Latest(num_versions=count))
     result = plan(*stored, policy=policy)
-    whole = sorted((number for number, kind in kinds.items() if kind in {"whole", "bare"}), reverse=True)
+    good = {"whole", "bare"} if set(kinds.values()) == {"bare"} else {"whole"}
+    whole = sorted((number for number, kind in kinds.items() if kind in good), reverse=True)
     assert taken(result) == sorted(whole[:count])
     dropped = drop_versions(shown, result, kinds.keys(), used)
     assert dropped <= shown - set(taken(result))

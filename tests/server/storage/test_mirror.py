@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from erg_server.errors import FailedPreconditionError, UnavailableError
 from erg_server.storage import unit_cache
+from erg_server.storage.mirror import SETTLE_S
 from erg_server.storage.view import View
 
 from tests.server.storage.fakes import FakeSource, MirrorHarness, manifest_bytes
@@ -174,18 +175,36 @@ async def test_objects_that_change_while_they_are_fetched_are_not_taken(harness:
     assert harness.tree() == {}
 
 
-async def test_an_upload_without_a_manifest_is_taken_when_two_looks_agree(harness: MirrorHarness) -> None:
+async def test_an_upload_without_a_manifest_is_taken_when_it_did_not_change_for_a_minute(
+    harness: MirrorHarness,
+) -> None:
     harness.source.put_version("m", 1, model_onnx=b"old", manifest=False)
     await harness.look()
     harness.used["m"] = {1}
     harness.source.put_version("m", 2, model_onnx=b"new", manifest=False)
-    await harness.look(settled=True)
+    await harness.look(settle=True)
+    harness.now_s += SETTLE_S
     harness.source.put_version("m", 2, weights_bin=b"external", manifest=False)
-    await harness.look(settled=True)
+    await harness.look(settle=True)
+    harness.now_s += SETTLE_S - 1
+    await harness.look(settle=True)
     assert "m/2/model.onnx" not in harness.tree()
-    await harness.look(settled=True)
+    harness.now_s += 1
+    await harness.look(settle=True)
     assert harness.tree()["m/2/weights.bin"] == b"external"
     assert any("digests cannot be" in warning for warning in harness.warnings)
+
+
+async def test_where_other_versions_have_a_manifest_one_without_is_still_on_its_way(harness: MirrorHarness) -> None:
+    harness.source.put_version("m", 1, model_onnx=b"old")
+    harness.source.put_version("m", 2, model_onnx=b"new", manifest=False)
+    for settle in (False, True, True):
+        await harness.look(settle=settle)
+        harness.now_s += 2 * SETTLE_S
+    assert "m/2/model.onnx" not in harness.tree()
+    harness.source.put_version("m", 2, model_onnx=b"new")
+    await harness.look(settle=True)
+    assert harness.tree()["m/2/model.onnx"] == b"new"
 
 
 async def test_with_a_manifest_still_missing_files_the_version_waits(harness: MirrorHarness) -> None:
