@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from erg_server.errors import ErgError, InvalidArgumentError, ResourceExhaustedError, UnavailableError
+from erg_server.errors import ErgError, InvalidArgumentError, ResourceExhaustedError
 from erg_server.files import replace_text
 from erg_server.storage.bucket import client_options as bucket_options
 from erg_server.storage.bucket import load_library, retry_config
@@ -87,12 +87,13 @@ class ArchiveSource:
 
     async def _fetch(self, result: Any) -> Sequence[StoredObject]:
         """Download and unpack; the listing is kept once all of it is there."""
-        part, nbytes = self._work / "archive.part", result.meta["size"]
-        await asyncio.to_thread(self._prepare, nbytes)
+        part = self._work / "archive.part"
+        await asyncio.to_thread(self._prepare, result.meta["size"])
         try:
             async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
                 await asyncio.to_thread(append, part, chunk)
-            objects = await asyncio.to_thread(self._unpack, part, nbytes)
+            # A body that comes short is the library's error.
+            objects = await asyncio.to_thread(unpack, part, self._work / "unpacked", self._max_bytes, self.location.uri)
         except BaseException:
             self.close()
             raise
@@ -100,11 +101,6 @@ class ArchiveSource:
         self._unpacked = True
         await asyncio.to_thread(self._save, _identity(result.meta), objects)
         return objects
-
-    def _unpack(self, part: Path, nbytes: int) -> Sequence[StoredObject]:
-        if part.stat().st_size != nbytes:
-            raise UnavailableError(f"{self.location.uri}: {part.stat().st_size} bytes came of {nbytes}")
-        return unpack(part, self._work / "unpacked", self._max_bytes, self.location.uri)
 
     def _prepare(self, nbytes: int) -> None:
         self.close()

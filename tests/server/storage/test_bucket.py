@@ -48,6 +48,7 @@ def s3(status: int, code: str, message: str) -> GenericError:
         (s3(503, "SlowDown", "reduce your rate"), UnavailableError, "SlowDown"),
         (s3(412, "PreconditionFailed", "x"), UnavailableError, "changed while it was read"),
         (PreconditionError("x"), UnavailableError, "changed while it was read"),
+        (GenericError("cannot send\n\nDebug source:\nHttp { … }"), UnavailableError, "cannot send"),
         (FileNotFoundError("x"), NotFoundError, "is not there"),
         (ValueError('Error parsing Path "a/../b"'), InvalidArgumentError, "parsing Path"),
         (

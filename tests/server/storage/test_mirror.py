@@ -49,8 +49,9 @@ async def test_another_process_with_the_same_cache_fetches_nothing(tmp_path: Pat
     assert first.source.reads == []
     first.source.put_version("m", 2, model_onnx=b"weights2")
     await first.look()
-    assert "m/1/model.onnx" in second.tree(), "what one process drops, the other still has"
-    assert second.tree()["m/1/model.onnx"] == b"weights"
+    assert "m/1/model.onnx" not in first.tree()
+    assert second.tree()["m/1/model.onnx"] == b"weights", "what one process drops, the other still has"
+    assert len(list((first.cache.root / "units" / "m").glob("1-*"))) == 1, "and need not fetch again"
 
 
 async def test_two_processes_at_once_fetch_a_version_once(tmp_path: Path) -> None:
