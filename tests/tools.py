@@ -1,4 +1,4 @@
-"""The programs that tests run and that Python does not bring: helm, kubectl, promtool and the like, from `make tools`."""
+"""The programs that tests run and Python does not bring: helm, kubectl, promtool and others, from `make tools`."""
 
 from __future__ import annotations
 
