@@ -113,7 +113,7 @@ def fetch_node(folder: Path) -> dict[str, str]:
 
 
 def fetch_debian(package: str, *programs: str) -> Callable[[Path], dict[str, str]]:
-    """Programs of a Debian package that need no other, unpacked and not installed: by anyone, and nothing is started."""
+    """Programs of a Debian package that need no other, unpacked and not installed: no root, and nothing started."""
 
     def fetch(folder: Path) -> dict[str, str]:
         _need_linux_x86_64()
