@@ -74,7 +74,7 @@ def _setting_schema(item: dataclasses.Field[Any]) -> Schema:
     if kind is bool:
         return {**text, "type": "boolean", **default}
     if kind is str:
-        return {**text, "type": "string", "pattern": "^[^\\u0000-\\u001f\\u007f]*$", **default}
+        return {**text, "type": "string", "pattern": "^[^\\x00-\\x1f\\x7f]*$", **default}
     return {
         **text,
         "type": "integer" if kind is int else "number",
