@@ -30,6 +30,8 @@ LARGEST = (1 << 63) - 1
 # Settings that follow from other values of the chart; templates/_checks.tpl refuses them with the same words.
 OWNED = {
     "model_repository": "models",
+    "model_cache": "cache",
+    "require_digests": "models.requireDigests",
     "price_file": "prices",
     "grpc_use_ssl": "tls.enabled",
     "grpc_use_ssl_mutual": "tls.mutual.enabled",

@@ -26,6 +26,9 @@
 {{- if and .Values.models.credentialsSecret (not (include "erg.callsOut" .)) }}
 - "models.credentialsSecret is for models.fetch.from or models.repositories; nothing else reads object storage"
 {{- end }}
+{{- if and .Values.models.requireDigests (not (include "erg.callsOut" .)) }}
+- "models.requireDigests is for models.fetch.from or models.repositories; the digests of other sources are checked as models load"
+{{- end }}
 {{- if and .Values.models.image.reference (not (include "erg.kubernetes" (list . "1.31"))) }}
 - {{ printf "models.image needs Kubernetes 1.31, and this is %s" .Capabilities.KubeVersion.Version | quote }}
 {{- else if and .Values.models.image.subPath (not (include "erg.kubernetes" (list . "1.33"))) }}
@@ -34,7 +37,7 @@
 {{- end }}
 
 {{- define "erg.checks.config" -}}
-{{- $owners := dict "model_repository" "models" "price_file" "prices" "grpc_use_ssl" "tls.enabled" "grpc_use_ssl_mutual" "tls.mutual.enabled" "grpc_server_cert" "tls" "grpc_server_key" "tls" "grpc_root_cert" "tls.mutual" "drain_delay_secs" "drain.drainDelaySeconds" "exit_timeout_secs" "drain.exitTimeoutSeconds" -}}
+{{- $owners := dict "model_repository" "models" "model_cache" "cache" "require_digests" "models.requireDigests" "price_file" "prices" "grpc_use_ssl" "tls.enabled" "grpc_use_ssl_mutual" "tls.mutual.enabled" "grpc_server_cert" "tls" "grpc_server_key" "tls" "grpc_root_cert" "tls.mutual" "drain_delay_secs" "drain.drainDelaySeconds" "exit_timeout_secs" "drain.exitTimeoutSeconds" -}}
 {{- range $name, $owner := $owners }}
 {{- if hasKey $.Values.config $name }}
 - {{ printf "config.%s is set by the chart; state %s instead" $name $owner | quote }}

@@ -28,35 +28,27 @@ app.kubernetes.io/instance: {{ $.Release.Name | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
+{{/* All labels of an object: (list context component more). What the chart sets wins. */}}
 {{- define "erg.labels" -}}
-{{ include "erg.labelsOf" (list . "server") }}
-{{- end }}
-
-{{- define "erg.labelsOf" -}}
 {{- $ := index . 0 -}}
-{{ include "erg.selectorOf" . }}
-app.kubernetes.io/version: {{ $.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ $.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" $.Chart.Name $.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{- with $.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := include "erg.selectorOf" . | fromYaml -}}
+{{- $_ := set $own "app.kubernetes.io/version" $.Chart.AppVersion -}}
+{{- $_ = set $own "app.kubernetes.io/managed-by" $.Release.Service -}}
+{{- $_ = set $own "helm.sh/chart" (printf "%s-%s" $.Chart.Name $.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
+{{- toYaml (merge $own (index . 2) $.Values.commonLabels) -}}
 {{- end }}
 
 {{/* Of the pods: without the chart's version, which must not roll them by itself. */}}
 {{- define "erg.podLabels" -}}
-{{ include "erg.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-{{- with merge (dict) .Values.podLabels .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- toYaml (omit (include "erg.labels" (list . "server" .Values.podLabels) | fromYaml) "helm.sh/chart" "app.kubernetes.io/managed-by") -}}
 {{- end }}
 
-{{/* Name, namespace and labels: (list context suffix component). */}}
+{{/* Name, namespace and labels: (list context suffix component more-labels). */}}
 {{- define "erg.metadata" -}}
 {{- $ := index . 0 -}}
+{{- $more := ternary (last .) dict (eq (len .) 4) -}}
 name: {{ include "erg.fullname" $ }}{{ index . 1 }}
 namespace: {{ $.Release.Namespace }}
 labels:
-  {{- include "erg.labelsOf" (list $ (index . 2)) | nindent 2 }}
+  {{- include "erg.labels" (list $ (index . 2) $more) | nindent 2 }}
 {{- end }}

@@ -47,6 +47,13 @@
     - --model-repository
     - {{ . | quote }}
     {{- end }}
+    {{- range .Values.models.fetch.models }}
+    - --model
+    - {{ . | quote }}
+    {{- end }}
+    {{- if .Values.models.requireDigests }}
+    - --require-digests
+    {{- end }}
     - --to
     - /models
   {{- with concat (include "erg.credentials" (list . "fetch") | fromYamlArray) .Values.extraEnvFrom }}

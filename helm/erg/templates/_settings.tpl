@@ -17,6 +17,8 @@
 {{- define "erg.ownedSettings" -}}
 {{- if eq (include "erg.source" .) "store" }}
 model_repository: {{ toJson .Values.models.repositories }}
+model_cache: /var/cache/erg/models
+require_digests: {{ .Values.models.requireDigests }}
 {{- else }}
 model_repository: ["/models"]
 {{- end }}
