@@ -1,6 +1,7 @@
-"""For each alert: series that must fire it after its `for`, and series like those that must not. In promtool's notation.
+"""For each alert, series that must fire it after its `for`, and series like those that must not.
 
-A step is a minute unless the case says otherwise: `0+80x70` is 0, 80, 160 and so on to 70 minutes.
+They are in promtool's notation. A step is a minute unless the case says otherwise: `0+80x70` is 0, 80, 160 and so on to
+70 minutes.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Case:
 
 MODEL = 'namespace="ml",job="erg",pod="erg-0",instance="10.0.0.1:8002",model="minilm",version="1"'
 POD = 'namespace="ml",job="erg",pod="erg-0",instance="10.0.0.1:8002"'
+CERTIFICATE = f'erg_tls_certificate_expiry_timestamp_seconds{{{POD},file="/tls/tls.crt"}}'
 OF_MODEL = {"namespace": "ml", "job": "erg", "model": "minilm"}
 OF_POD = {"namespace": "ml", "job": "erg", "pod": "erg-0", "instance": "10.0.0.1:8002"}
 
@@ -287,39 +289,33 @@ CASES = (
     ),
     Case(
         alert="ErgCertificateExpiresSoon",
-        series={f'erg_tls_certificate_expiry_timestamp_seconds{{{POD},file="/tls/tls.crt"}}': f"{13 * DAY_S}x90"},
+        series={CERTIFICATE: f"{13 * DAY_S}x90"},
         pending="59m",
         fires="60m",
         labels=OF_POD | {"file": "/tls/tls.crt"},
         quiet=(
             Quiet(
                 why="three weeks are left",
-                series={
-                    f'erg_tls_certificate_expiry_timestamp_seconds{{{POD},file="/tls/tls.crt"}}': f"{21 * DAY_S}x90"
-                },
+                series={CERTIFICATE: f"{21 * DAY_S}x90"},
                 at="80m",
             ),
             Quiet(
                 why="renewed within the hour",
-                series={
-                    f'erg_tls_certificate_expiry_timestamp_seconds{{{POD},file="/tls/tls.crt"}}': f"{13 * DAY_S}x50 {90 * DAY_S}x40"
-                },
+                series={CERTIFICATE: f"{13 * DAY_S}x50 {90 * DAY_S}x40"},
                 at="80m",
             ),
         ),
     ),
     Case(
         alert="ErgCertificateExpiring",
-        series={f'erg_tls_certificate_expiry_timestamp_seconds{{{POD},file="/tls/tls.crt"}}': "60x30"},
+        series={CERTIFICATE: "60x30"},
         pending="4m",
         fires="5m",
         labels=OF_POD | {"file": "/tls/tls.crt"},
         quiet=(
             Quiet(
                 why="a week is left",
-                series={
-                    f'erg_tls_certificate_expiry_timestamp_seconds{{{POD},file="/tls/tls.crt"}}': f"{7 * DAY_S}x30"
-                },
+                series={CERTIFICATE: f"{7 * DAY_S}x30"},
                 at="20m",
             ),
         ),
