@@ -10,6 +10,8 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
+from erg_server.autoscaling.families import scaling_families
+from erg_server.autoscaling.replicas import ReplicaNeed, ServedQueue
 from erg_server.clock import Clock, MonotonicClock
 from erg_server.dataplane.dataplane import DataPlane
 from erg_server.dataplane.shared_memory import SharedMemory
@@ -152,10 +154,12 @@ def build_server(settings: ServeSettings) -> Server:
     certificates = None if files is None else ReloadingCertificates(files)
     transport = build_transport(settings, methods, clock, certificates)
     watch = MemoryWatch(lambda: [known for worker in workers if (known := worker.known_memory())], read_memory)
+    need = ReplicaNeed(clock, lambda: [served_queue(served) for served in registry.served()])
     families: list[Callable[[], Iterable[Metric]]] = [
         partial(memory_families, watch),
         lambda: limit_families(read_memory_limit()),
         lambda: readiness_families(plane.ready(), registry.states()),
+        lambda: scaling_families(need.look()),
     ]
     if certificates is not None:
         families.append(partial(certificate_families, certificates))
@@ -285,6 +289,18 @@ def sample_worker(worker: Worker) -> WorkerSample:
         cpu_seconds=worker.cpu_seconds(),
         rss_bytes=worker.memory().rss_bytes,
     )
+
+
+def served_queue(served: ServedModel) -> ServedQueue:
+    """A version with the workers that it may use: those that have it where its configuration counts them."""
+    accounts = served.queue.fleet.accounts
+    counted = any(group.count for group in served.spec.instance_groups)
+    names = (
+        [account.worker.name for account in accounts]
+        if counted and accounts
+        else [worker.name for worker in served.workers]
+    )
+    return ServedQueue(queue=served.queue, workers=frozenset(names))
 
 
 def sample_predictions(served: ServedModel) -> list[PredictionSample]:

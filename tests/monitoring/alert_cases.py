@@ -60,6 +60,17 @@ def worker(values: str, name: str = "erg_worker_ready") -> Series:
     return {f'{name}{{{POD},worker="gpu0"}}': values}
 
 
+def replicas(first: str, second: str) -> Series:
+    """What two servers that are ready say is needed."""
+    of_second = 'namespace="ml",job="erg",pod="erg-1",instance="10.0.0.2:8002"'
+    return {
+        f"erg_replicas_needed{{{POD}}}": first,
+        f"erg_replicas_needed{{{of_second}}}": second,
+        f"erg_server_ready{{{POD}}}": "1x40",
+        f"erg_server_ready{{{of_second}}}": "1x40",
+    }
+
+
 CASES = (
     Case(
         alert="ErgObjectiveBurnFast",
@@ -316,6 +327,22 @@ CASES = (
             Quiet(
                 why="a week is left",
                 series={CERTIFICATE: f"{7 * DAY_S}x30"},
+                at="20m",
+            ),
+        ),
+    ),
+    Case(
+        alert="ErgReplicasInsufficient",
+        series=replicas("0.3x2 1.3x30", "0.4x2 0.9x30"),
+        pending="17m",
+        fires="18m",
+        labels={"namespace": "ml", "job": "erg"},
+        quiet=(
+            Quiet(why="the second server suffices", series=replicas("1.1x30", "0.9x30"), at="20m"),
+            Quiet(why="a burst", series=replicas("0.5x5 3x10 0.5x20", "0.5x30"), at="20m"),
+            Quiet(
+                why="another job has its own",
+                series=replicas("0.5x30", "0.4x30") | {'erg_replicas_needed{namespace="ml",job="big"}': "9x30"},
                 at="20m",
             ),
         ),
