@@ -333,7 +333,7 @@ CASES = (
     ),
     Case(
         alert="ErgReplicasInsufficient",
-        series=replicas("0.3x2 1.3x30", "0.4x2 0.9x30"),
+        series=replicas("0.3x2 1.5x30", "0.4x2 0.9x30"),
         pending="17m",
         fires="18m",
         labels={"namespace": "ml", "job": "erg"},
