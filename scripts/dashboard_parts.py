@@ -120,6 +120,7 @@ def figure(
 def listing(title: str, description: str, unit: str, *queries: Query, width: int = 24) -> table.Panel:
     """A row for each set of labels, a column for each query; of one query every label has a column."""
     panel = table.Panel().title(title).description(description).datasource(SOURCE).unit(unit).span(width).height(HEIGHT)
+    panel = panel.show_header(show_header=True)  # Without any option Grafana's own model cannot read it.
     for number, query in enumerate(queries):
         panel = panel.with_target(_target(query, number).instant().format(PromQueryFormat.TABLE))
     hidden = {"Time": True, "__name__": True, "instance": True, "endpoint": True, "service": True, "container": True}
