@@ -66,7 +66,8 @@ def groupings(expr: str) -> list[Grouping]:
 def _selector(node: promql.VectorSelector) -> Selector:
     values: dict[str, tuple[str, ...]] = {}
     for matcher in node.matchers.matchers:
-        if matcher.op in {promql.MatchOp.Equal, promql.MatchOp.NotEqual}:
+        stated: tuple[str, ...]
+        if matcher.op in (promql.MatchOp.Equal, promql.MatchOp.NotEqual):
             stated = (matcher.value,) if matcher.value else ()
         else:
             # An alternative of plain words; any other pattern names no value.
