@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-
 from erg_server.errors import InvalidArgumentError
 
 log = logging.getLogger(__name__)
@@ -64,6 +62,9 @@ class CertificateFiles:
         Raises:
             OSError: a file is missing.
         """
+        # It takes 14 MB of memory, which servers without TLS are spared.
+        from cryptography import x509  # noqa: PLC0415
+
         found: dict[Path, float] = {}
         for path, decides in ((self.certificate, min), (self.client_roots, max)):
             if path is None:
