@@ -78,8 +78,13 @@ def nested(dotted: Values) -> dict[str, Any]:
 
 
 def render(values: Values, version: str = NEWEST) -> list[Object]:
-    """Every object, hooks included, in the order of their kinds; raises RefusedError."""
-    return load_yaml(render_text(values, version))
+    """Every object, hooks included, in the order of their kinds, to read and not to change; raises RefusedError."""
+    return _parsed(render_text(values, version))
+
+
+@functools.cache
+def _parsed(text: str) -> list[Object]:
+    return load_yaml(text)
 
 
 def render_text(values: Values, version: str = NEWEST) -> str:
@@ -124,6 +129,7 @@ def at(value: Any, path: str) -> Any:
     """What stands at a path as in `spec.containers[erg].image`: an item of a list by its name or number, else None."""
     for match in _STEP.finditer(path):
         key, item = match.groups()
+        item = item.strip("'") if item else item
         if value is None:
             return None
         if item is None:
