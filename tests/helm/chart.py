@@ -17,6 +17,7 @@ from tests.tools import tool
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "erg"
+SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 EXAMPLES = CHART / "examples"
 RELEASE, NAMESPACE = "infer", "serving"
 FULLNAME = f"{RELEASE}-erg"

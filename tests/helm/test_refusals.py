@@ -6,20 +6,20 @@ from typing import Any
 
 import pytest
 
-from tests.helm.chart import OLDEST, RefusedError, nested, render_text
+from tests.helm.chart import OLDEST, SCHEMA, RefusedError, nested, render_text
 
 _FETCH: dict[str, Any] = {"models.fetch.from": ["s3://a/b"]}
 
 # By the schema: the value, and what the message says of it.
 BY_SCHEMA: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
     ("replicaCount", -1, ("/replicaCount", "minimum")),
-    ("replicaCount", "two", ("/replicaCount", "want integer or null")),
+    ("replicaCount", "two", ("/replicaCount", "got string, want null or integer")),
     ("replicas", 2, ("additional properties 'replicas' not allowed",)),
     ("image.tag", "a b", ("/image/tag", "pattern")),
     ("image.tag", 7, ("/image/tag", "want string")),
     ("image.digest", "sha256:1", ("/image/digest", "pattern")),
     ("image.pullPolicy", "Sometimes", ("/image/pullPolicy", "'Always', 'IfNotPresent', 'Never'")),
-    ("image.repository", "", ("/image/repository", "length")),
+    ("image.repository", "", ("/image/repository", "minLength")),
     ("config.grpc_prot", 8001, ("/config", "'grpc_prot' not allowed")),
     ("config.grpc_port", "8001", ("/config/grpc_port", "want integer")),
     ("config.grpc_port", 70000, ("/config/grpc_port", "maximum")),
@@ -35,14 +35,12 @@ BY_SCHEMA: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
     ("podSecurityContext.runAsUser", 0, ("/podSecurityContext/runAsUser", "minimum")),
     ("podSecurityContext.runAsGroup", 0, ("/podSecurityContext/runAsGroup", "minimum")),
     ("podSecurityContext.privileged", True, ("/podSecurityContext", "'privileged' not allowed")),
-    ("podLabels", {"app.kubernetes.io/name": "other"}, ("app.kubernetes.io/name",)),
     ("commonLabels", {"team": 7}, ("/commonLabels/team", "want string")),
     ("service.type", "ExternalName", ("/service/type", "'LoadBalancer'")),
     ("service.port", 0, ("/service/port", "minimum")),
     ("drain.exitTimeoutSeconds", -1, ("/drain/exitTimeoutSeconds", "minimum")),
     ("probes.liveness.failureThreshold", 0, ("/probes/liveness/failureThreshold", "minimum")),
     ("probes.readiness.models", ["../a"], ("/probes/readiness/models/0", "pattern")),
-    ("podDisruptionBudget.maxUnavailable", 0, ("/podDisruptionBudget/maxUnavailable",)),
     ("networkPolicy.grpc.from", [{"ipBlock": {"cidr": "anywhere"}}], ("/networkPolicy/grpc/from/0/ipBlock/cidr",)),
     ("networkPolicy.grpc.from", [{}], ("/networkPolicy/grpc/from/0", "minProperties")),
     ("autoscaling.maxReplicas", 0, ("/autoscaling/maxReplicas", "minimum")),
@@ -110,6 +108,10 @@ BY_VERSION: tuple[tuple[dict[str, Any], str], ...] = (
 )
 
 
+# Settings that follow from other values.
+OWNED = sorted(name for name, schema in SCHEMA["properties"]["config"]["properties"].items() if schema.get("readOnly"))
+
+
 def refusal(values: dict[str, Any], **version: str) -> str:
     """What the user reads."""
     with pytest.raises(RefusedError) as refused:
@@ -141,8 +143,6 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     assert all(word in message for word in ("gateway.parentRefs", "ingress.hosts", "tls.enabled needs a certificate"))
 
 
-@pytest.mark.parametrize(
-    "name", ["model_repository", "drain_delay_secs", "exit_timeout_secs", "price_file", "grpc_use_ssl"]
-)
+@pytest.mark.parametrize("name", OWNED)
 def test_a_setting_that_the_chart_owns_is_refused_in_config_with_the_value_to_state(name: str) -> None:
     assert f"config.{name} is set by the chart; state " in refusal({f"config.{name}": "x"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 import pytest
 from erg_server import __version__
 
-from tests.helm.chart import CHART, FULLNAME, Object, at, find, load_yaml, nested, render
+from tests.helm.chart import CHART, FULLNAME, SCHEMA, Object, at, find, load_yaml, nested, render
 from tests.helm.values_table import ROWS, Row
 
-SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 # Tested by another table, or of Helm's own.
 ELSEWHERE = ("config", "global")
 
