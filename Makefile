@@ -17,13 +17,14 @@ test: $(VENV)/.test build/compiled/.stamp .cache/tools/.stamp ## Lint, type-chec
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python -m pytest -q
 
-check: $(VENV)/.test ## ruff, mypy strict, import-linter, generated stubs, version and links
+check: $(VENV)/.test ## ruff, mypy strict, import-linter, generated stubs and chart files, version and links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/protos.py --check
 	$(BIN)/python scripts/check_docs.py
+	$(BIN)/python scripts/chart.py --check
 
 compiled: build/compiled/.stamp ## Build the wheel with its compiled modules and unpack it into build/compiled
 
