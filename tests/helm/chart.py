@@ -90,7 +90,7 @@ def _parsed(text: str) -> list[Object]:
 
 def render_text(values: Values, version: str = NEWEST) -> str:
     """What `helm template` prints; raises RefusedError."""
-    answer = _render(json.dumps(values, sort_keys=True), version)
+    answer = _render(json.dumps(values, sort_keys=True, ensure_ascii=False), version)
     if isinstance(answer, RefusedError):
         raise answer
     return answer
