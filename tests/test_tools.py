@@ -62,9 +62,7 @@ def test_a_missing_program_skips_its_test_with_why_it_was_not_fetched(
 ) -> None:
     monkeypatch.setattr(fetching, "TOOLS", {"helm": refused("helm")})
     assert fetching.main([]) == 1
-    with pytest.raises(
-        SKIPPED, match="`make tools` fetches it: the registry answered no and no more"
-    ):
+    with pytest.raises(SKIPPED, match="`make tools` fetches it: the registry answered no and no more"):
         tools.tool("helm")
     with pytest.raises(SKIPPED, match=r"crd-schemas is not here; `make tools` fetches it$"):
         tools.tool_folder("crd-schemas")
