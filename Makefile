@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test check compiled tools bench protos dashboards serve format clean
+.PHONY: help demo test check compiled tools golden bench protos dashboards serve format clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -17,7 +17,7 @@ test: $(VENV)/.test build/compiled/.stamp .cache/tools/.stamp ## Lint, type-chec
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python -m pytest -q
 
-check: $(VENV)/.test ## ruff, mypy strict, import-linter, generated stubs and dashboards, version and links
+check: $(VENV)/.test ## ruff, mypy strict, import-linter, generated stubs, dashboards and chart files, version and links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -25,10 +25,14 @@ check: $(VENV)/.test ## ruff, mypy strict, import-linter, generated stubs and da
 	$(BIN)/python scripts/protos.py --check
 	$(BIN)/python -m scripts.dashboards --check
 	$(BIN)/python scripts/check_docs.py
+	$(BIN)/python scripts/chart.py --check
 
 compiled: build/compiled/.stamp ## Build the wheel with its compiled modules and unpack it into build/compiled
 
 tools: .cache/tools/.stamp ## Fetch the programs that tests run (helm, kubectl, promtool ...) into .cache/tools
+
+golden: $(VENV)/.test .cache/tools/.stamp ## Write tests/helm/golden anew: what the chart's examples render
+	ERG_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/helm/test_golden.py
 
 # ROUNDS=1 SECONDS=2 MODELS=mlp makes a trial of it, which leaves what is published alone.
 ROUNDS ?= 5

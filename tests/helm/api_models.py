@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.tools import tool_folder
 
-_PYTHON = {"str": str, "int": int, "float": (int, float), "bool": bool}
+_PYTHON: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 _LIST, _DICT = re.compile(r"list\[(.+)\]"), re.compile(r"dict\(str, (.+)\)")
 _REQUIRED = re.compile(r"Invalid value for `(\w+)`, must not be `None`")
 # The client's type of a quantity is that of any string, and the API takes a number as well.
@@ -58,7 +58,7 @@ class ApiModels:
                 yield from self._of_type(one, entries[1], f"{path}.{key}")
         elif kind in _PYTHON:
             python = _PYTHON[kind]
-            if not isinstance(value, python) or (isinstance(value, bool) and python is not bool):
+            if not isinstance(value, python) or (isinstance(value, bool) and bool not in python):
                 yield f"{path}: {value!r} is no {kind}"
         elif kind in self._classes:
             yield from self.problems(value, kind, path)

@@ -17,6 +17,7 @@ from tests.tools import tool
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "erg"
+SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 EXAMPLES = CHART / "examples"
 RELEASE, NAMESPACE = "infer", "serving"
 FULLNAME = f"{RELEASE}-erg"
@@ -78,13 +79,18 @@ def nested(dotted: Values) -> dict[str, Any]:
 
 
 def render(values: Values, version: str = NEWEST) -> list[Object]:
-    """Every object, hooks included, in the order of their kinds; raises RefusedError."""
-    return load_yaml(render_text(values, version))
+    """Every object, hooks included, in the order of their kinds, to read and not to change; raises RefusedError."""
+    return _parsed(render_text(values, version))
+
+
+@functools.cache
+def _parsed(text: str) -> list[Object]:
+    return load_yaml(text)
 
 
 def render_text(values: Values, version: str = NEWEST) -> str:
     """What `helm template` prints; raises RefusedError."""
-    answer = _render(json.dumps(values, sort_keys=True), version)
+    answer = _render(json.dumps(values, sort_keys=True, ensure_ascii=False), version)
     if isinstance(answer, RefusedError):
         raise answer
     return answer
@@ -124,6 +130,7 @@ def at(value: Any, path: str) -> Any:
     """What stands at a path as in `spec.containers[erg].image`: an item of a list by its name or number, else None."""
     for match in _STEP.finditer(path):
         key, item = match.groups()
+        item = item.strip("'") if item else item
         if value is None:
             return None
         if item is None:

@@ -190,7 +190,8 @@ def test_the_most_of_every_custom_resource_is_what_its_operator_takes() -> None:
 def test_the_checker_refuses_an_unknown_field_a_wrong_type_and_a_broken_pattern() -> None:
     monitor = find(render({"monitoring": {"serviceMonitor": {"enabled": True}}}), "ServiceMonitor")
     assert monitor is not None
+    bad = []
     for path, wrong in (("intervall", "15s"), ("interval", 15), ("interval", "15 s")):
-        bad = copy.deepcopy(monitor)
-        bad["spec"]["endpoints"][0][path] = wrong
-        assert check_custom([bad])[0]
+        bad.append(copy.deepcopy(monitor))
+        bad[-1]["spec"]["endpoints"][0][path] = wrong
+    assert all(check_custom(bad))

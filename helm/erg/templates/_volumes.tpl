@@ -62,9 +62,14 @@ subPath: {{ . | quote }}
 {{- end }}
 {{- end }}
 
-{{/* Room for twice the stated models: a new version is there beside the old one for a while. */}}
+{{/* Room for twice the stated models, as a new version is there beside the old one for a while. In bytes, as text: a
+large number would be written with an exponent. Where fetched models are of unknown size, a bound that seldom binds. */}}
 {{- define "erg.modelsSizeLimit" -}}
+{{- if or .Values.models.totalSizeBytes (not (include "erg.callsOut" .)) -}}
 {{- add (mul 2 (int64 .Values.models.totalSizeBytes)) 1073741824 -}}
+{{- else -}}
+100Gi
+{{- end -}}
 {{- end }}
 
 {{- define "erg.volumes" -}}
@@ -85,8 +90,7 @@ subPath: {{ . | quote }}
 {{- else if and (eq $source "fetch") (not .Values.cache.persistence.enabled) }}
 - name: models
   emptyDir:
-    # A quantity as a string: a large number would be written with an exponent.
-    sizeLimit: {{ ternary (include "erg.modelsSizeLimit" .) "" (gt (int64 .Values.models.totalSizeBytes) 0) | default "100Gi" | quote }}
+    sizeLimit: {{ include "erg.modelsSizeLimit" . | quote }}
 {{- else if eq $source "builtin" }}
 - name: models
   emptyDir:
@@ -95,7 +99,7 @@ subPath: {{ . | quote }}
 {{- if not .Values.cache.persistence.enabled }}
 - name: cache
   emptyDir:
-    sizeLimit: {{ .Values.cache.sizeLimit | default (include "erg.modelsSizeLimit" .) | quote }}
+    sizeLimit: {{ .Values.cache.sizeLimit | default (ternary (include "erg.modelsSizeLimit" .) "1Gi" (eq $source "store")) | quote }}
 {{- end }}
 - name: tmp
   emptyDir:
