@@ -12,6 +12,7 @@ from prometheus_client.core import Metric
 
 from erg_server.clock import Clock, MonotonicClock
 from erg_server.dataplane.dataplane import DataPlane
+from erg_server.dataplane.readiness import readiness
 from erg_server.dataplane.shared_memory import SharedMemory
 from erg_server.devices.inventory import find_devices
 from erg_server.devices.memory_budget import parse_budgets
@@ -70,6 +71,9 @@ class Server:
     memory_watch: MemoryWatch
     tracer: Tracer
     logs: LogControl
+    # Told to stop: health says so, and new requests are still taken.
+    leaving: asyncio.Event
+    # No new requests are taken.
     draining: asyncio.Event
     energy: EnergyMeter | None = None
     power: PowerSources | None = None
@@ -97,7 +101,7 @@ def build_server(settings: ServeSettings) -> Server:
     clock = MonotonicClock()
     meter = Meter()
     tracer = Tracer()
-    draining = asyncio.Event()
+    leaving, draining = asyncio.Event(), asyncio.Event()
     repository = ModelRepository([Path(root) for root in settings.model_repository])
     batch_log = BatchLog() if settings.metering else None
     scheduler = Scheduler(
@@ -137,7 +141,7 @@ def build_server(settings: ServeSettings) -> Server:
         logs=logs,
         memory=SharedMemory(allowed=settings.allow_client_shm),
         clock=clock,
-        draining=draining.is_set,
+        leaving=leaving.is_set,
         strict_readiness=settings.strict_readiness,
         trace_folder=Path(settings.trace_folder),
         costs=AnswerCosts(energy, tariff),
@@ -169,7 +173,7 @@ def build_server(settings: ServeSettings) -> Server:
         address=settings.metrics_address,
         port=settings.metrics_port,
         metrics=metrics,
-        ready=lambda: _readiness(plane, registry),
+        ready=partial(readiness, plane),
     )
     return Server(
         settings=settings,
@@ -182,6 +186,7 @@ def build_server(settings: ServeSettings) -> Server:
         memory_watch=watch,
         tracer=tracer,
         logs=logs,
+        leaving=leaving,
         draining=draining,
         energy=energy,
         power=power,
@@ -291,14 +296,3 @@ def sample_predictions(served: ServedModel) -> list[PredictionSample]:
         )
         for rows in sorted(curve.means_ns)
     ]
-
-
-def _readiness(plane: DataPlane, registry: ModelRegistry) -> tuple[bool, str]:
-    if plane.ready():
-        return True, "ready"
-    reasons = [
-        f"{entry.name} {entry.version}: {entry.state} {entry.reason}".strip()
-        for entry in registry.index("", ready=False)
-        if entry.state not in {"READY", ""}
-    ]
-    return False, "not ready" + "".join(f"\n{reason}" for reason in reasons)
