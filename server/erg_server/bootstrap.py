@@ -21,7 +21,6 @@ from erg_server.energy.sampler import EnergyMeter
 from erg_server.energy.samples import sample_accounts, sample_domains
 from erg_server.energy.sources import PowerSources
 from erg_server.energy.stated_watts import parse_watts
-from erg_server.errors import InvalidArgumentError
 from erg_server.models.loader import ModelLoader
 from erg_server.models.placer import ModelPlacer
 from erg_server.models.registry import ControlMode, ModelRegistry
@@ -30,6 +29,7 @@ from erg_server.money.answer_cost import AnswerCosts
 from erg_server.money.families import CostFamilies
 from erg_server.money.tariff_file import read_tariff
 from erg_server.repository.repository import ModelRepository
+from erg_server.repository.roots import check_root
 from erg_server.scheduling.admission import QueueLimits
 from erg_server.scheduling.latency_cache import LatencyCache
 from erg_server.scheduling.scheduler import Scheduler
@@ -93,8 +93,7 @@ class Server:
 def build_server(settings: ServeSettings) -> Server:
     """Build every part; raises InvalidArgumentError for settings that this machine cannot have."""
     for root in settings.model_repository:
-        if not Path(root).is_dir():
-            raise InvalidArgumentError(f"--model-repository {root}: there is no such folder")
+        check_root(Path(root), settings.model_name)
     logs = LogControl(
         LogSettings(file=settings.log_file, verbose_level=settings.log_verbose, format=settings.log_format)
     )
@@ -102,7 +101,7 @@ def build_server(settings: ServeSettings) -> Server:
     meter = Meter()
     tracer = Tracer()
     leaving, draining = asyncio.Event(), asyncio.Event()
-    repository = ModelRepository([Path(root) for root in settings.model_repository])
+    repository = ModelRepository([Path(root) for root in settings.model_repository], single_name=settings.model_name)
     batch_log = BatchLog() if settings.metering else None
     scheduler = Scheduler(
         clock=clock,

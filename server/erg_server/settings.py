@@ -36,6 +36,12 @@ class ServeSettings:
     model_repository: tuple[str, ...] = _setting(
         (), "Models", "Folder of models in Triton's layout. Repeat it for several; a name may be in one only."
     )
+    model_name: str = _setting(
+        "",
+        "Models",
+        "Name of the model where a --model-repository is no repository but one model's own folder, with its versions "
+        "in it, as KServe mounts them. Without it, the folder's name.",
+    )
     model_control_mode: str = _setting(
         "none",
         "Models",

@@ -13,7 +13,7 @@ import trustme
 from click.testing import CliRunner, Result
 from erg_server.client.cli import infer
 
-from tests.e2e.server_process import ServerProcess, mlp_weights, write_identity
+from tests.e2e.server_process import ServerProcess, mlp_weights, write_identity, write_mlp
 
 pytestmark = pytest.mark.e2e
 
@@ -164,3 +164,12 @@ def test_tls_and_mutual_tls(tmp_path: Path) -> None:
         )
         assert result.exit_code == 2
         assert f"--cert {paths['root']} with --key {paths['key']}: " in result.output
+
+
+def test_one_models_folder_is_served_as_kserve_mounts_it(tmp_path: Path) -> None:
+    write_mlp(tmp_path / "models" / "1")
+    flags = ["--model-repository", str(tmp_path / "models"), "--model-name", "mlp", "--cpu-workers", "1"]
+    with ServerProcess(*flags) as server:
+        assert server.http("/readyz?model=mlp")[0] == 200
+        result = run(server.grpc_address, "mlp")
+        assert result.exit_code == 0, result.output
