@@ -4,11 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test check compiled tools golden bench protos serve format clean
+.PHONY: help demo test check compiled tools golden bench protos dashboards serve format clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## Convert MiniLM, serve it, call it with tritonclient, measure it
 	@$(BIN)/python scripts/demo.py
@@ -17,12 +17,13 @@ test: $(VENV)/.test build/compiled/.stamp .cache/tools/.stamp ## Lint, type-chec
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python -m pytest -q
 
-check: $(VENV)/.test ## ruff, mypy strict, import-linter, generated stubs and chart files, version and links
+check: $(VENV)/.test ## ruff, mypy strict, import-linter, generated stubs, dashboards and chart files, version and links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/protos.py --check
+	$(BIN)/python -m scripts.dashboards --check
 	$(BIN)/python scripts/check_docs.py
 	$(BIN)/python scripts/chart.py --check
 
@@ -45,6 +46,9 @@ bench: build/compiled/.stamp $(VENV)/.bench $(RIVALS)/mlserver/.stamp $(RIVALS)/
 
 protos: $(VENV)/.test ## Generate server/erg_server/pb from protos/
 	$(BIN)/python scripts/protos.py
+
+dashboards: $(VENV)/.test ## Generate helm/erg/files/dashboards from scripts/dashboard_*.py
+	$(BIN)/python -m scripts.dashboards
 
 serve: $(VENV)/.demo ## Serve model_repo on ports 8001 (gRPC) and 8002 (metrics)
 	$(BIN)/erg serve --model-repository model_repo

@@ -10,12 +10,15 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
+from erg_server.autoscaling.families import scaling_families
+from erg_server.autoscaling.replicas import ReplicaNeed, ServedQueue
 from erg_server.clock import Clock, MonotonicClock
 from erg_server.dataplane.dataplane import DataPlane
 from erg_server.dataplane.readiness import readiness
 from erg_server.dataplane.shared_memory import SharedMemory
 from erg_server.devices.inventory import find_devices
 from erg_server.devices.memory_budget import parse_budgets
+from erg_server.devices.memory_limit import read_memory_limit
 from erg_server.energy.batch_log import BatchLog
 from erg_server.energy.sampler import EnergyMeter
 from erg_server.energy.samples import sample_accounts, sample_domains
@@ -37,11 +40,14 @@ from erg_server.settings import ServeSettings
 from erg_server.telemetry.endpoints import Endpoints
 from erg_server.telemetry.energy_families import energy_families
 from erg_server.telemetry.gpu_families import gpu_families
+from erg_server.telemetry.limit_families import limit_families
 from erg_server.telemetry.logs import LogControl, LogSettings
 from erg_server.telemetry.meter import Meter
 from erg_server.telemetry.prometheus import ErgCollector, PredictionSample, WorkerSample, render_metrics
+from erg_server.telemetry.readiness_families import readiness_families
 from erg_server.telemetry.trace import Tracer
 from erg_server.transports.base import Method, Transport
+from erg_server.transports.certificate_families import certificate_families
 from erg_server.transports.certificates import CertificateFiles, ReloadingCertificates
 from erg_server.transports.grpc.limits import Limits
 from erg_server.transports.grpc.server import Address, GrpcTransport
@@ -147,9 +153,19 @@ def build_server(settings: ServeSettings) -> Server:
     )
     tenants = Tenants(settings.tenant_metadata_key) if settings.tenant_metadata_key else None
     methods = build_methods(plane, draining, reflection=settings.reflection, tenants=tenants)
-    transport = build_transport(settings, methods, clock)
+    files = certificate_files(settings)
+    certificates = None if files is None else ReloadingCertificates(files)
+    transport = build_transport(settings, methods, clock, certificates)
     watch = MemoryWatch(lambda: [known for worker in workers if (known := worker.known_memory())], read_memory)
-    families: list[Callable[[], Iterable[Metric]]] = [partial(memory_families, watch)]
+    need = ReplicaNeed(clock, lambda: [served_queue(served) for served in registry.served()])
+    families: list[Callable[[], Iterable[Metric]]] = [
+        partial(memory_families, watch),
+        lambda: limit_families(read_memory_limit()),
+        lambda: readiness_families(plane.ready(), registry.states()),
+        lambda: scaling_families(need.look()),
+    ]
+    if certificates is not None:
+        families.append(partial(certificate_families, certificates))
     if energy is not None and power is not None:
         families += metering_families(energy, power)
     if tariff is not None and energy is not None:
@@ -200,9 +216,10 @@ def metering_families(energy: EnergyMeter, power: PowerSources) -> tuple[Callabl
     )
 
 
-def build_transport(settings: ServeSettings, methods: list[Method], clock: Clock) -> Transport:
-    """The gRPC front end that the settings name."""
-    files = certificate_files(settings)
+def build_transport(
+    settings: ServeSettings, methods: list[Method], clock: Clock, certificates: ReloadingCertificates | None
+) -> Transport:
+    """The gRPC front end that the settings name, over TLS where there are certificates."""
     limits = Limits(
         message_bytes=settings.max_message_bytes,
         keepalive_s=settings.grpc_keepalive_time / 1e3,
@@ -223,7 +240,7 @@ def build_transport(settings: ServeSettings, methods: list[Method], clock: Clock
             clock=clock,
             unix_socket=settings.grpc_unix_socket,
             reuse_port=settings.reuse_grpc_port,
-            files=files,
+            certificates=certificates,
             limits=limits,
         )
     addresses = [Address(host=settings.grpc_address, port=settings.grpc_port)]
@@ -234,7 +251,7 @@ def build_transport(settings: ServeSettings, methods: list[Method], clock: Clock
         addresses=addresses,
         limits=limits,
         clock=clock,
-        tls=None if files is None else ReloadingCertificates(files).listening,
+        tls=None if certificates is None else certificates.listening,
         reuse_port=settings.reuse_grpc_port,
     )
 
@@ -276,6 +293,18 @@ def sample_worker(worker: Worker) -> WorkerSample:
         cpu_seconds=worker.cpu_seconds(),
         rss_bytes=worker.memory().rss_bytes,
     )
+
+
+def served_queue(served: ServedModel) -> ServedQueue:
+    """A version with the workers that it may use: those that have it where its configuration counts them."""
+    accounts = served.queue.fleet.accounts
+    counted = any(group.count for group in served.spec.instance_groups)
+    names = (
+        [account.worker.name for account in accounts]
+        if counted and accounts
+        else [worker.name for worker in served.workers]
+    )
+    return ServedQueue(queue=served.queue, workers=frozenset(names))
 
 
 def sample_predictions(served: ServedModel) -> list[PredictionSample]:

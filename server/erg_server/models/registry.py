@@ -7,14 +7,19 @@ import enum
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from erg_server.errors import ErgError, FailedPreconditionError, InternalError, NotFoundError, UnavailableError
 from erg_server.models.loader import ModelLoader
 from erg_server.models.served_model import ServedModel
 from erg_server.repository.layout import parse_version
 from erg_server.repository.repository import ModelDefinition, ModelRepository
+from erg_server.telemetry.readiness_families import ModelState
 
 log = logging.getLogger(__name__)
+
+_UNLOADED: Final = "unloaded"
+"""Why a version does not answer that was told not to, in Triton's word."""
 
 
 class ControlMode(enum.StrEnum):
@@ -117,6 +122,18 @@ class ModelRegistry:
             return self.resolve(name, version).available
         except ErgError:
             return False
+
+    def states(self) -> list[ModelState]:
+        """Readiness of every model that is to serve, and which of its versions did not load."""
+        return [
+            ModelState(model=name, ready=self.model_ready(name, ""), failed=self._failed(name))
+            for name in sorted(self._wanted | self._served.keys())
+        ]
+
+    def _failed(self, name: str) -> dict[str, bool]:
+        records = self._models.get(name, {})
+        failed = {str(number): bool(record.reason) for number, record in records.items() if record.reason != _UNLOADED}
+        return failed | ({"": True} if name in self._errors else {})
 
     def known(self, name: str) -> bool:
         """Whether `name` is or was to be served."""
@@ -247,7 +264,7 @@ class ModelRegistry:
             self._retire(old)
         if not failures:
             surplus = {number: record for number, record in records.items() if number not in definition.versions}
-            records.update(dict.fromkeys(surplus, _Version("UNAVAILABLE", "unloaded")))
+            records.update(dict.fromkeys(surplus, _Version("UNAVAILABLE", _UNLOADED)))
             self._publish(name)
             for record in surplus.values():
                 self._retire(record)
@@ -263,7 +280,7 @@ class ModelRegistry:
             self._errors.pop(name, None)
             retired = list(records.items())
             for number, _ in retired:
-                records[number] = _Version("UNAVAILABLE", "unloaded")
+                records[number] = _Version("UNAVAILABLE", _UNLOADED)
             self._publish(name)
             for _, record in retired:
                 self._retire(record)

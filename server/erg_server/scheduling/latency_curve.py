@@ -106,6 +106,11 @@ class LatencyCurve:
         usual = max(self._judged, key=self._judged.__getitem__, default=0)
         return CurveSnapshot(means_ns=dict(self._means), spread=self._spreads.get(usual, self._first_spread))
 
+    @property
+    def rows_seen(self) -> int:
+        """Rows of all batches that were learnt from."""
+        return sum(rows * count for rows, count in self._counts.items())
+
     def predict_ns(self, rows: int) -> float:
         """The expected duration."""
         exact = self._least_ns.get(rows)

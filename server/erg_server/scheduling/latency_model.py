@@ -67,6 +67,11 @@ class LatencyModel:
         """What is known of one shape; None where nothing is."""
         return self._curves.get(key)
 
+    @property
+    def curves(self) -> Mapping[Hashable, LatencyCurve]:
+        """What is known, by shape, the least recently used one first."""
+        return self._curves
+
     def known(self, key: Hashable) -> bool:
         """Whether any batch of this shape ran or was measured."""
         return key in self._curves

@@ -125,7 +125,7 @@ class Simulation:
         end_ns = round(duration_s * 1e9)
         for at_ns, number in merge([model.arrivals for model in self.models], end_ns):
             self.timers.run(at_ns)
-            self._send(number, at_ns)
+            self.send(number)
         self.timers.run()
         return self.outcomes
 
@@ -136,9 +136,10 @@ class Simulation:
             handle=handle, spec=model.spec, version="1", meter=ModelMeter(model.spec.name, "1"), curves={None: known}
         )
 
-    def _send(self, number: int, at_ns: int) -> None:
+    def send(self, number: int) -> None:
+        """Send a request of the model of this number now."""
         model, outcome, queue = self.models[number], self.outcomes[number], self.queues[number]
-        counted = at_ns >= self._warm_up_ns
+        counted = self.clock.now_ns() >= self._warm_up_ns
         rows, tensor = 1, _TENSOR
         if model.rows is not None and (rows := next(model.rows)) > 1:
             tensor = Tensor.from_numpy("x", np.zeros((rows, 1), dtype=np.int32))
