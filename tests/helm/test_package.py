@@ -11,8 +11,6 @@ from erg_server import __version__
 
 from tests.helm.chart import CHART, NAMESPACE, RELEASE, ROOT, helm, load_yaml, render
 
-KEPT_OUT = ("examples/",)
-
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -35,9 +33,16 @@ def test_the_package_has_the_charts_version_and_every_file_of_it_and_nothing_els
     with tarfile.open(package) as archive:
         names = {member.name.removeprefix("erg/") for member in archive if member.isfile()}
         assert all(member.isfile() for member in archive)
-    wanted = {name for name in tracked() if not name.startswith(KEPT_OUT) and not name.startswith(".")}
+    wanted = {name for name in tracked() if not name.startswith(".")}
     assert names - {".helmignore"} == wanted
-    assert {"Chart.yaml", "values.yaml", "values.schema.json", "README.md", "templates/NOTES.txt"} <= names
+    assert {
+        "Chart.yaml",
+        "values.yaml",
+        "values.schema.json",
+        "README.md",
+        "templates/NOTES.txt",
+        "examples/cpu.yaml",
+    } <= names
 
 
 def test_the_package_renders_what_the_folder_does(package: Path) -> None:

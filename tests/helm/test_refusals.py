@@ -96,6 +96,7 @@ BY_CHECKS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"tls.secretName": "a"}, "the server would answer in the clear"),
     ({"tls.enabled": True, "tls.secretName": "a", "tls.certManager.enabled": True}, "comes from one of them"),
     ({"tls.enabled": True, "tls.certManager.enabled": True}, "tls.certManager needs tls.certManager.issuerRef.name"),
+    ({"test.tls.caSecretName": "a"}, "test.tls is stated, and tls.enabled is false"),
     ({"gateway.enabled": True}, "gateway.enabled needs gateway.parentRefs"),
     ({"ingress.enabled": True}, "ingress.enabled needs ingress.hosts"),
 )

@@ -416,6 +416,10 @@ ROWS: Final[tuple[Row, ...]] = (
     # helm test
     row("test.enabled", False, "Pod", "kind", None),
     row("test.models", ["a"], "Pod", "spec.containers[0].args[4]", "a"),
+    row("test.tls.caSecretName", "roots", "Pod", "spec.volumes[ca].secret.secretName", "roots", **_TLS),
+    row("test.tls.caKey", "roots.crt", "Pod", "spec.volumes[ca].secret.items[0].key", "roots.crt", **_TLS),
+    row("test.tls.clientSecretName", "caller", "Pod", "spec.volumes[client].secret.secretName", "caller", **_TLS),
+    row("test.tls.clientSecretName", "caller", "Pod", "spec.containers[0].args[8]", "/etc/erg-client/tls.crt", **_TLS),
     row("test.resources", SMALL, "Pod", "spec.containers[0].resources", SMALL),
 )
 # fmt: on

@@ -142,6 +142,9 @@
 - "tls is stated, and tls.enabled is false: the server would answer in the clear"
 {{- end }}
 {{- end }}
+{{- if and (not .Values.tls.enabled) (or .Values.test.tls.caSecretName .Values.test.tls.clientSecretName) }}
+- "test.tls is stated, and tls.enabled is false"
+{{- end }}
 {{- if and .Values.gateway.enabled (not .Values.gateway.parentRefs) }}
 - "gateway.enabled needs gateway.parentRefs, the gateways that the route belongs to"
 {{- end }}

@@ -69,11 +69,12 @@
 {{- add .Values.drain.preStopSeconds .Values.drain.drainDelaySeconds .Values.drain.exitTimeoutSeconds 10 -}}
 {{- end }}
 
-{{/* Models that `helm test` calls, by lines. Without a name it has nothing to call. */}}
+{{/* Models that `helm test` calls, by lines. Without a name, or a certificate that the server asks for, it calls none. */}}
 {{- define "erg.testModels" -}}
 {{- $named := without (.Values.config.load_model | default list) "*" -}}
 {{- $builtin := ternary (list "identity") list (eq (include "erg.source" .) "builtin") -}}
-{{- if .Values.test.enabled -}}
-{{- .Values.test.models | default .Values.probes.readiness.models | default $named | default $builtin | join "\n" -}}
+{{- $admitted := or (not .Values.tls.mutual.enabled) .Values.test.tls.clientSecretName -}}
+{{- if and .Values.test.enabled $admitted -}}
+{{- .Values.test.models | default .Values.probes.readiness.models | default $named | default .Values.models.fetch.models | default $builtin | join "\n" -}}
 {{- end -}}
 {{- end }}
