@@ -14,6 +14,7 @@ from erg_server.autoscaling.families import scaling_families
 from erg_server.autoscaling.replicas import ReplicaNeed, ServedQueue
 from erg_server.clock import Clock, MonotonicClock
 from erg_server.dataplane.dataplane import DataPlane
+from erg_server.dataplane.readiness import readiness
 from erg_server.dataplane.shared_memory import SharedMemory
 from erg_server.devices.inventory import find_devices
 from erg_server.devices.memory_budget import parse_budgets
@@ -23,7 +24,6 @@ from erg_server.energy.sampler import EnergyMeter
 from erg_server.energy.samples import sample_accounts, sample_domains
 from erg_server.energy.sources import PowerSources
 from erg_server.energy.stated_watts import parse_watts
-from erg_server.errors import InvalidArgumentError
 from erg_server.models.loader import ModelLoader
 from erg_server.models.placer import ModelPlacer
 from erg_server.models.registry import ControlMode, ModelRegistry
@@ -32,6 +32,7 @@ from erg_server.money.answer_cost import AnswerCosts
 from erg_server.money.families import CostFamilies
 from erg_server.money.tariff_file import read_tariff
 from erg_server.repository.repository import ModelRepository
+from erg_server.repository.roots import check_root
 from erg_server.scheduling.admission import QueueLimits
 from erg_server.scheduling.latency_cache import LatencyCache
 from erg_server.scheduling.scheduler import Scheduler
@@ -80,6 +81,9 @@ class Server:
     memory_watch: MemoryWatch
     tracer: Tracer
     logs: LogControl
+    # Told to stop: health says so, and new requests are still taken.
+    leaving: asyncio.Event
+    # No new requests are taken.
     draining: asyncio.Event
     energy: EnergyMeter | None = None
     power: PowerSources | None = None
@@ -102,8 +106,7 @@ def build_server(settings: ServeSettings) -> Server:
     locations = [parse_location(text) for text in settings.model_repository]
     folders = [Path(location.uri) for location in locations if location.kind == "folder"]
     for root in folders:
-        if not root.is_dir():
-            raise InvalidArgumentError(f"--model-repository {root}: there is no such folder")
+        check_root(root, settings.model_name)
     sources = open_sources(locations)
     logs = LogControl(
         LogSettings(file=settings.log_file, verbose_level=settings.log_verbose, format=settings.log_format)
@@ -111,13 +114,13 @@ def build_server(settings: ServeSettings) -> Server:
     clock = MonotonicClock()
     meter = Meter()
     tracer = Tracer()
-    draining = asyncio.Event()
+    leaving, draining = asyncio.Event(), asyncio.Event()
     stores = ModelStores(
         sources,
         Path(settings.model_cache) if settings.model_cache else default_cache(),
         require_digests=settings.require_digests,
     )
-    repository = ModelRepository([*folders, *stores.roots])
+    repository = ModelRepository([*folders, *stores.roots], single_name=settings.model_name)
     batch_log = BatchLog() if settings.metering else None
     scheduler = Scheduler(
         clock=clock,
@@ -156,7 +159,7 @@ def build_server(settings: ServeSettings) -> Server:
         logs=logs,
         memory=SharedMemory(allowed=settings.allow_client_shm),
         clock=clock,
-        draining=draining.is_set,
+        leaving=leaving.is_set,
         strict_readiness=settings.strict_readiness,
         trace_folder=Path(settings.trace_folder),
         costs=AnswerCosts(energy, tariff),
@@ -199,7 +202,7 @@ def build_server(settings: ServeSettings) -> Server:
         address=settings.metrics_address,
         port=settings.metrics_port,
         metrics=metrics,
-        ready=lambda: _readiness(plane, registry),
+        ready=partial(readiness, plane),
     )
     return Server(
         settings=settings,
@@ -213,6 +216,7 @@ def build_server(settings: ServeSettings) -> Server:
         memory_watch=watch,
         tracer=tracer,
         logs=logs,
+        leaving=leaving,
         draining=draining,
         energy=energy,
         power=power,
@@ -335,14 +339,3 @@ def sample_predictions(served: ServedModel) -> list[PredictionSample]:
         )
         for rows in sorted(curve.means_ns)
     ]
-
-
-def _readiness(plane: DataPlane, registry: ModelRegistry) -> tuple[bool, str]:
-    if plane.ready():
-        return True, "ready"
-    reasons = [
-        f"{entry.name} {entry.version}: {entry.state} {entry.reason}".strip()
-        for entry in registry.index("", ready=False)
-        if entry.state not in {"READY", ""}
-    ]
-    return False, "not ready" + "".join(f"\n{reason}" for reason in reasons)

@@ -38,7 +38,7 @@ def plane_over(harness: Harness) -> DataPlane:
             logs=logs,
             memory=SharedMemory(allowed=False),
             clock=harness.scheduler._clock,
-            draining=lambda: False,
+            leaving=lambda: False,
             strict_readiness=True,
         )
     finally:
