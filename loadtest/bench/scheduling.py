@@ -19,6 +19,7 @@ from random import Random
 import click
 from bench.triton_policy import TritonPolicy
 from bench.upper_bound import can_attain
+from erg_server import heap
 from erg_server.request import InferenceResponse
 from erg_server.scheduling.model_queue import ModelQueue
 from erg_server.scheduling.request_queue import QueuedRequest
@@ -194,8 +195,11 @@ class _AnswersAtOnce:
 def cpu(progress: Console, seconds: float, seed: int) -> Table:
     """CPU a request of everything between `enqueue` and `on_done`: admission, batching, tensors in and out, counting.
 
-    From the CPU time of the process, less that of the same simulation whose requests are answered at once.
+    From the CPU time of the process, less that of the same simulation whose requests are answered at once. The heap is
+    set up as the server sets up its own.
     """
+    heap.keep_freed_memory()
+    heap.collect_seldom()
     table = Table("devices", "models", "objective", "requests", "mean batch (rows)", "CPU a request (µs)")
     for devices, models in ((1, 1), (8, 20), (64, 20), (8, 100), (64, 100)):
         for told in (True, False):

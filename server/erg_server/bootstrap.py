@@ -14,15 +14,16 @@ from erg_server.autoscaling.families import scaling_families
 from erg_server.autoscaling.replicas import ReplicaNeed, ServedQueue
 from erg_server.clock import Clock, MonotonicClock
 from erg_server.dataplane.dataplane import DataPlane
+from erg_server.dataplane.readiness import readiness
 from erg_server.dataplane.shared_memory import SharedMemory
 from erg_server.devices.inventory import find_devices
 from erg_server.devices.memory_budget import parse_budgets
+from erg_server.devices.memory_limit import read_memory_limit
 from erg_server.energy.batch_log import BatchLog
 from erg_server.energy.sampler import EnergyMeter
 from erg_server.energy.samples import sample_accounts, sample_domains
 from erg_server.energy.sources import PowerSources
 from erg_server.energy.stated_watts import parse_watts
-from erg_server.errors import InvalidArgumentError
 from erg_server.models.loader import ModelLoader
 from erg_server.models.placer import ModelPlacer
 from erg_server.models.registry import ControlMode, ModelRegistry
@@ -31,18 +32,25 @@ from erg_server.money.answer_cost import AnswerCosts
 from erg_server.money.families import CostFamilies
 from erg_server.money.tariff_file import read_tariff
 from erg_server.repository.repository import ModelRepository
+from erg_server.repository.roots import check_root
 from erg_server.scheduling.admission import QueueLimits
 from erg_server.scheduling.latency_cache import LatencyCache
 from erg_server.scheduling.scheduler import Scheduler
 from erg_server.settings import ServeSettings
+from erg_server.storage.fetch_meter import fetch_families
+from erg_server.storage.location import parse_location
+from erg_server.storage.model_stores import ModelStores, default_cache, open_sources
 from erg_server.telemetry.endpoints import Endpoints
 from erg_server.telemetry.energy_families import energy_families
 from erg_server.telemetry.gpu_families import gpu_families
+from erg_server.telemetry.limit_families import limit_families
 from erg_server.telemetry.logs import LogControl, LogSettings
 from erg_server.telemetry.meter import Meter
 from erg_server.telemetry.prometheus import ErgCollector, PredictionSample, WorkerSample, render_metrics
+from erg_server.telemetry.readiness_families import readiness_families
 from erg_server.telemetry.trace import Tracer
 from erg_server.transports.base import Method, Transport
+from erg_server.transports.certificate_families import certificate_families
 from erg_server.transports.certificates import CertificateFiles, ReloadingCertificates
 from erg_server.transports.grpc.limits import Limits
 from erg_server.transports.grpc.server import Address, GrpcTransport
@@ -64,6 +72,7 @@ class Server:
 
     settings: ServeSettings
     repository: ModelRepository
+    stores: ModelStores
     workers: tuple[Worker, ...]
     registry: ModelRegistry
     placer: ModelPlacer
@@ -72,6 +81,9 @@ class Server:
     memory_watch: MemoryWatch
     tracer: Tracer
     logs: LogControl
+    # Told to stop: health says so, and new requests are still taken.
+    leaving: asyncio.Event
+    # No new requests are taken.
     draining: asyncio.Event
     energy: EnergyMeter | None = None
     power: PowerSources | None = None
@@ -85,22 +97,30 @@ class Server:
         if self.power is not None:
             self.power.close()
         self.repository.close()
+        self.stores.close()
         self.logs.close()
 
 
 def build_server(settings: ServeSettings) -> Server:
     """Build every part; raises InvalidArgumentError for settings that this machine cannot have."""
-    for root in settings.model_repository:
-        if not Path(root).is_dir():
-            raise InvalidArgumentError(f"--model-repository {root}: there is no such folder")
+    locations = [parse_location(text) for text in settings.model_repository]
+    folders = [Path(location.uri) for location in locations if location.kind == "folder"]
+    for root in folders:
+        check_root(root, settings.model_name)
+    sources = open_sources(locations)
     logs = LogControl(
         LogSettings(file=settings.log_file, verbose_level=settings.log_verbose, format=settings.log_format)
     )
     clock = MonotonicClock()
     meter = Meter()
     tracer = Tracer()
-    draining = asyncio.Event()
-    repository = ModelRepository([Path(root) for root in settings.model_repository])
+    leaving, draining = asyncio.Event(), asyncio.Event()
+    stores = ModelStores(
+        sources,
+        Path(settings.model_cache) if settings.model_cache else default_cache(),
+        require_digests=settings.require_digests,
+    )
+    repository = ModelRepository([*folders, *stores.roots], single_name=settings.model_name)
     batch_log = BatchLog() if settings.metering else None
     scheduler = Scheduler(
         clock=clock,
@@ -126,7 +146,7 @@ def build_server(settings: ServeSettings) -> Server:
         meter=meter,
         latencies=LatencyCache(Path(settings.latency_cache)) if settings.latency_cache else None,
     )
-    registry = ModelRegistry(repository, loader, ControlMode(settings.model_control_mode))
+    registry = ModelRegistry(repository, loader, ControlMode(settings.model_control_mode), stores)
     for worker in workers:
         worker.on_available = scheduler.worker_available
         worker.on_state_change = partial(_worker_changed, placer, registry)
@@ -139,20 +159,27 @@ def build_server(settings: ServeSettings) -> Server:
         logs=logs,
         memory=SharedMemory(allowed=settings.allow_client_shm),
         clock=clock,
-        draining=draining.is_set,
+        leaving=leaving.is_set,
         strict_readiness=settings.strict_readiness,
         trace_folder=Path(settings.trace_folder),
         costs=AnswerCosts(energy, tariff),
     )
     tenants = Tenants(settings.tenant_metadata_key) if settings.tenant_metadata_key else None
     methods = build_methods(plane, draining, reflection=settings.reflection, tenants=tenants)
-    transport = build_transport(settings, methods, clock)
+    files = certificate_files(settings)
+    certificates = None if files is None else ReloadingCertificates(files)
+    transport = build_transport(settings, methods, clock, certificates)
     watch = MemoryWatch(lambda: [known for worker in workers if (known := worker.known_memory())], read_memory)
     need = ReplicaNeed(clock, lambda: [served_queue(served) for served in registry.served()])
     families: list[Callable[[], Iterable[Metric]]] = [
         partial(memory_families, watch),
+        lambda: limit_families(read_memory_limit()),
+        lambda: readiness_families(plane.ready(), registry.states()),
         lambda: scaling_families(need.look()),
+        lambda: fetch_families(stores.meters),
     ]
+    if certificates is not None:
+        families.append(partial(certificate_families, certificates))
     if energy is not None and power is not None:
         families += metering_families(energy, power)
     if tariff is not None and energy is not None:
@@ -175,11 +202,12 @@ def build_server(settings: ServeSettings) -> Server:
         address=settings.metrics_address,
         port=settings.metrics_port,
         metrics=metrics,
-        ready=lambda: _readiness(plane, registry),
+        ready=partial(readiness, plane),
     )
     return Server(
         settings=settings,
         repository=repository,
+        stores=stores,
         workers=workers,
         registry=registry,
         placer=placer,
@@ -188,6 +216,7 @@ def build_server(settings: ServeSettings) -> Server:
         memory_watch=watch,
         tracer=tracer,
         logs=logs,
+        leaving=leaving,
         draining=draining,
         energy=energy,
         power=power,
@@ -202,9 +231,10 @@ def metering_families(energy: EnergyMeter, power: PowerSources) -> tuple[Callabl
     )
 
 
-def build_transport(settings: ServeSettings, methods: list[Method], clock: Clock) -> Transport:
-    """The gRPC front end that the settings name."""
-    files = certificate_files(settings)
+def build_transport(
+    settings: ServeSettings, methods: list[Method], clock: Clock, certificates: ReloadingCertificates | None
+) -> Transport:
+    """The gRPC front end that the settings name, over TLS where there are certificates."""
     limits = Limits(
         message_bytes=settings.max_message_bytes,
         keepalive_s=settings.grpc_keepalive_time / 1e3,
@@ -225,7 +255,7 @@ def build_transport(settings: ServeSettings, methods: list[Method], clock: Clock
             clock=clock,
             unix_socket=settings.grpc_unix_socket,
             reuse_port=settings.reuse_grpc_port,
-            files=files,
+            certificates=certificates,
             limits=limits,
         )
     addresses = [Address(host=settings.grpc_address, port=settings.grpc_port)]
@@ -236,7 +266,7 @@ def build_transport(settings: ServeSettings, methods: list[Method], clock: Clock
         addresses=addresses,
         limits=limits,
         clock=clock,
-        tls=None if files is None else ReloadingCertificates(files).listening,
+        tls=None if certificates is None else certificates.listening,
         reuse_port=settings.reuse_grpc_port,
     )
 
@@ -309,14 +339,3 @@ def sample_predictions(served: ServedModel) -> list[PredictionSample]:
         )
         for rows in sorted(curve.means_ns)
     ]
-
-
-def _readiness(plane: DataPlane, registry: ModelRegistry) -> tuple[bool, str]:
-    if plane.ready():
-        return True, "ready"
-    reasons = [
-        f"{entry.name} {entry.version}: {entry.state} {entry.reason}".strip()
-        for entry in registry.index("", ready=False)
-        if entry.state not in {"READY", ""}
-    ]
-    return False, "not ready" + "".join(f"\n{reason}" for reason in reasons)

@@ -103,7 +103,8 @@ Examples:
   erg serve --model-repository model_repo --model-control-mode poll
   ERG_GRPC_PORT=9000 erg serve --settings erg.toml
 
-SIGTERM turns health to NOT_SERVING, lets accepted requests finish and exits with 0.
+SIGTERM turns health to NOT_SERVING, lets accepted requests finish and exits with 0; --drain-delay-secs takes
+new ones for a while, until balancers have heard of it.
 """
 """The \\b has click keep the lines as they are."""
 

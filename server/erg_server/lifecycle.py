@@ -23,6 +23,18 @@ MEMORY_RETRY_S = 60.0
 """After a look at workers' memory that failed."""
 
 
+class StopOrders:
+    """SIGTERM and SIGINT as they come: the first asks for an end, the second for an end without the delay."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.hurry = asyncio.Event()
+
+    def take(self) -> None:
+        """A signal came."""
+        (self.hurry if self.stop.is_set() else self.stop).set()
+
+
 def run_server(settings: ServeSettings) -> int:
     """Serve until SIGTERM or SIGINT and return the process's exit status: 0 after a clean drain, 1 otherwise."""
     factory = uvloop.new_event_loop if settings.event_loop == "uvloop" else None
@@ -32,14 +44,14 @@ def run_server(settings: ServeSettings) -> int:
 
 async def _serve(settings: ServeSettings) -> int:
     heap.keep_freed_memory()
-    stop = asyncio.Event()
+    orders = StopOrders()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, orders.take)
     server = build_server(settings)
     try:
         starting = loop.create_task(start(server))
-        stopping = loop.create_task(stop.wait())
+        stopping = loop.create_task(orders.stop.wait())
         await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
             log.info("told to stop while starting")
@@ -49,6 +61,7 @@ async def _serve(settings: ServeSettings) -> int:
             raise error
         heap.collect_seldom()
         await stopping
+        await leave(server, settings.drain_delay_secs, orders.hurry)
         log.info("draining for at most %g s", settings.exit_timeout_secs)
         return 0 if await drain(server, settings.exit_timeout_secs) else 1
     finally:
@@ -85,8 +98,19 @@ async def start(server: Server) -> None:
     )
 
 
+async def leave(server: Server, delay_s: float, hurry: asyncio.Event) -> None:
+    """Turn health to NOT_SERVING, and serve on for `delay_s` or until `hurry`: balancers hear of it meanwhile."""
+    server.leaving.set()
+    server.registry.notify()
+    if delay_s:
+        log.info("told to stop: health says NOT_SERVING, requests are still taken for %g s", delay_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await hurry.wait()
+
+
 async def drain(server: Server, timeout_s: float) -> bool:
-    """Turn health to NOT_SERVING, let accepted requests finish. False if some did not within `timeout_s`."""
+    """Take no new requests, let accepted ones finish. False if some did not within `timeout_s`."""
     server.draining.set()
     server.registry.notify()
     for task in server.tasks:

@@ -34,7 +34,25 @@ class ServeSettings:
     """The server's settings. Flags carry Triton's names where Triton has one."""
 
     model_repository: tuple[str, ...] = _setting(
-        (), "Models", "Folder of models in Triton's layout. Repeat it for several; a name may be in one only."
+        (),
+        "Models",
+        "Folder of models in Triton's layout, or s3://BUCKET/PREFIX (gs://, az://; extra 'store'), fetched to "
+        "--model-cache with credentials from AWS_… variables. Repeat it for several; a name may be in one only.",
+    )
+    model_cache: str = _setting(
+        "",
+        "Models",
+        "Folder where models from buckets are kept; servers may share it. Without it /var/cache/erg where that can be "
+        "written, else erg/models in the user's cache.",
+    )
+    require_digests: bool = _setting(
+        False, "Models", "From buckets, take only versions whose manifest.json has the digests of their files."
+    )
+    model_name: str = _setting(
+        "",
+        "Models",
+        "Name of the model where a --model-repository is no repository but one model's own folder, with its versions "
+        "in it, as KServe mounts them. Without it, the folder's name.",
     )
     model_control_mode: str = _setting(
         "none",
@@ -167,8 +185,14 @@ class ServeSettings:
     )
     max_queue_requests: int = _setting(10_000, "Overload", "Most requests that wait for one model; more are refused.")
     max_queue_bytes: int = _setting(1 << 30, "Overload", "Most input bytes that wait for one model; more are refused.")
+    drain_delay_secs: float = _setting(
+        0.0,
+        "Overload",
+        "After SIGTERM, seconds that new requests are still taken, while health says NOT_SERVING: as long as it takes "
+        "balancers to hear of it. A second SIGTERM ends it at once.",
+    )
     exit_timeout_secs: float = _setting(
-        30.0, "Overload", "After SIGTERM, seconds that accepted requests have to finish."
+        30.0, "Overload", "After SIGTERM and --drain-delay-secs, seconds that accepted requests have to finish."
     )
 
     log_verbose: int = _setting(0, "Logs", "Verbose level; 1 logs each load, worker and connection event in detail.")
@@ -276,6 +300,7 @@ def _check_values(settings: ServeSettings) -> None:
             raise InvalidArgumentError(f"--{name.replace('_', '-')} must be greater than 0")
     for name in (
         "cpu_workers",
+        "drain_delay_secs",
         "exit_timeout_secs",
         "log_verbose",
         "grpc_max_connection_idle",

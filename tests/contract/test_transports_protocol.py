@@ -34,6 +34,7 @@ class Served:
     harness: Harness
     client: Client
     transport: Transport
+    leaving: asyncio.Event
     draining: asyncio.Event
 
     @property
@@ -58,7 +59,7 @@ async def served(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     harness.write()
     await harness.registry.start(["m"])
     harness.worker.batches.clear()
-    draining, logs = asyncio.Event(), LogControl(LogSettings())
+    leaving, draining, logs = asyncio.Event(), asyncio.Event(), LogControl(LogSettings())
     plane = DataPlane(
         registry=harness.registry,
         meter=harness.meter,
@@ -66,11 +67,11 @@ async def served(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         logs=logs,
         memory=SharedMemory(allowed=False),
         clock=MonotonicClock(),
-        draining=draining.is_set,
+        leaving=leaving.is_set,
         strict_readiness=True,
     )
     async with running(request.param, *build_methods(plane, draining, reflection=True)) as (transport, client):
-        yield Served(harness=harness, client=client, transport=transport, draining=draining)
+        yield Served(harness=harness, client=client, transport=transport, leaving=leaving, draining=draining)
     logs.close()
     logging.getLogger(ROOT).propagate = True
 
@@ -236,10 +237,34 @@ async def test_watchers_are_told_of_every_change_and_of_the_end(served: Served) 
     assert (await model.read()).status == NOT_SERVING
     await served.harness.load("m")
     assert (await model.read()).status == SERVING
+    served.leaving.set()
     served.draining.set()
     served.harness.registry.notify()
     for watch in (model, unknown, server):
         assert [answer.status for answer in await watch.rest()] == [NOT_SERVING]
+
+
+async def test_a_server_told_to_stop_says_so_at_once_and_takes_requests_until_it_drains(served: Served) -> None:
+    watch, stream = served.health("Watch"), served.stream()
+    assert (await watch.read()).status == SERVING
+    await stream.write(message(id="before"))
+    assert (await stream.read()).infer_response.id == "before"
+    served.leaving.set()
+    served.harness.registry.notify()
+    assert (await watch.read()).status == NOT_SERVING
+    assert (await served.health("Check")).status == NOT_SERVING
+    assert (await served.health("Check", "m")).status == NOT_SERVING
+    ready = served.client.call(pb.ServerReadyRequest(), f"{SERVICE}/ServerReady", pb.ServerReadyResponse)
+    assert not (await ready).ready
+    assert (await served.infer(message(id="new"))).id == "new"
+    await stream.write(message(id="on an open stream"))
+    assert (await stream.read()).infer_response.id == "on an open stream"
+    assert (await served.health("Check")).status == NOT_SERVING
+    # Its watchers are not sent away before its callers are: they would take the end for a lost server.
+    served.draining.set()
+    served.harness.registry.notify()
+    assert await watch.rest() == []
+    assert await stream.rest() == []
 
 
 async def test_a_watcher_that_leaves_is_forgotten(served: Served) -> None:

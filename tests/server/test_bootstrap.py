@@ -38,7 +38,7 @@ def plane_over(harness: Harness) -> DataPlane:
             logs=logs,
             memory=SharedMemory(allowed=False),
             clock=harness.scheduler._clock,
-            draining=lambda: False,
+            leaving=lambda: False,
             strict_readiness=True,
         )
     finally:
@@ -67,6 +67,13 @@ async def test_a_model_is_scaled_by_the_workers_that_it_may_use(tmp_path: Path, 
     await harness.load()
     (served,) = harness.registry.served()
     assert served_queue(served).workers == names
+
+
+async def test_a_repositorys_address_with_credentials_is_refused_without_repeating_them() -> None:
+    for location in ("s3://key:secret-word@bucket/models", "https://host/models.tar?token=secret-word"):
+        with pytest.raises(InvalidArgumentError) as caught:
+            build_server(merge({"model_repository": (location,)}))
+        assert "secret-word" not in caught.value.message
 
 
 async def test_energy_is_booked_for_every_device_unless_metering_is_off(tmp_path: Path) -> None:

@@ -89,13 +89,69 @@ async def test_ports_open_before_models_load_and_readiness_comes_last(server: Se
     assert transport(server).events == ["start", "stop"]
 
 
-async def test_draining_turns_readiness_off_before_the_transports_drain(server: Server) -> None:
-    server.draining.clear()
-    told: list[tuple[bool, list[str]]] = []
-    server.registry.subscribe(lambda: told.append((server.draining.is_set(), list(transport(server).events))))
+async def settle() -> None:
+    """Let everything run that can without time going on."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+class Time:
+    """The loop's clock, which stands still until it is moved."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loop = asyncio.get_running_loop()
+        self._now_s = loop.time()
+        monkeypatch.setattr(loop, "time", lambda: self._now_s)
+
+    async def pass_s(self, seconds: float) -> None:
+        self._now_s += seconds
+        await settle()
+
+
+async def test_health_is_told_first_then_the_delay_passes_then_the_transports_drain(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[bool, bool, list[str]]] = []
+    server.registry.subscribe(
+        lambda: told.append((server.leaving.is_set(), server.draining.is_set(), list(transport(server).events)))
+    )
+    time = Time(monkeypatch)
+    leaving = asyncio.create_task(lifecycle.leave(server, 5, asyncio.Event()))
+    await settle()
+    assert told == [(True, False, [])]
+    assert server.endpoints._ready(()) == (False, "not ready: told to stop")
+    await time.pass_s(4.9)
+    assert not leaving.done()
+    assert not server.draining.is_set()
+    await time.pass_s(0.2)
+    assert leaving.done()
     assert await lifecycle.drain(server, 30)
-    assert told[-1] == (True, [])
+    assert told[1:] == [(True, True, [])]
     assert transport(server).events == ["drain"]
+
+
+async def test_a_second_signal_ends_the_delay_and_a_third_changes_nothing(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Time(monkeypatch)
+    orders = lifecycle.StopOrders()
+    orders.take()
+    assert orders.stop.is_set()
+    leaving = asyncio.create_task(lifecycle.leave(server, 3600, orders.hurry))
+    await settle()
+    assert not leaving.done()
+    orders.take()
+    await settle()
+    assert leaving.done()
+    orders.take()
+
+
+async def test_without_a_delay_nothing_is_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    Time(monkeypatch)
+    leaving = asyncio.create_task(lifecycle.leave(server, 0, asyncio.Event()))
+    await settle()
+    assert leaving.done()
+    assert server.leaving.is_set()
 
 
 async def test_what_does_not_finish_in_time_is_given_up_and_told(server: Server) -> None:

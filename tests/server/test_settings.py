@@ -160,6 +160,7 @@ def test_a_whole_number_does_for_a_fraction(tmp_path: Path) -> None:
         ({"repository_poll_secs": float("nan")}, "--repository-poll-secs must be"),
         ({"repository_poll_secs": float("inf")}, "--repository-poll-secs must be"),
         ({"exit_timeout_secs": -0.1}, "--exit-timeout-secs must not be negative"),
+        ({"drain_delay_secs": -1.0}, "--drain-delay-secs must not be negative"),
         ({"exit_timeout_secs": float("nan")}, "--exit-timeout-secs must"),
         ({"cpu_workers": -1}, "--cpu-workers must not be negative"),
         ({"max_message_bytes": 1 << 31}, "--max-message-bytes is at most 2147483647"),

@@ -59,7 +59,7 @@ class DataPlane:
         logs: LogControl,
         memory: SharedMemory,
         clock: Clock,
-        draining: Callable[[], bool],
+        leaving: Callable[[], bool],
         strict_readiness: bool,
         trace_folder: Path = Path(),
         costs: AnswerCosts | None = None,
@@ -70,7 +70,7 @@ class DataPlane:
         self._meter = meter
         self._tracer = tracer
         self._logs = logs
-        self._draining = draining
+        self.leaving = leaving
         self._strict_readiness = strict_readiness
         self._trace_folder = trace_folder
         self._costs = costs or AnswerCosts()
@@ -138,11 +138,11 @@ class DataPlane:
 
     def ready(self) -> bool:
         """Whether the server should get requests."""
-        return not self._draining() and (not self._strict_readiness or self.registry.ready())
+        return not self.leaving() and (not self._strict_readiness or self.registry.ready())
 
     def model_ready(self, name: str, version: str) -> bool:
         """Whether a request for this version would be served now."""
-        return not self._draining() and self.registry.model_ready(name, version)
+        return not self.leaving() and self.registry.model_ready(name, version)
 
     def server_metadata(self) -> pb.ServerMetadataResponse:
         """Name, version and extensions."""

@@ -164,7 +164,8 @@ class ModelPlacer:
             used_bytes=self._residency.used_bytes(),
             budget_bytes=dict(self._budgets),
             loads=dict(self._loads),
-            evictions=dict(self._evictions),
+            # From 0 on, since Prometheus cannot see the step to a first value.
+            evictions={version: self._evictions[version] for version in self._loads},
         )
 
     def _step(self) -> None:

@@ -16,18 +16,17 @@ from erg_server.pb import model_config_pb2 as pb
 from erg_server.repository.autocomplete import ONNX_BACKENDS, check_signature, model_file
 from erg_server.repository.config import ConfigDocument, parse_override, read_config
 from erg_server.repository.layout import (
-    CONFIG_FILENAMES,
     check_name,
     check_relative,
     choose_versions,
     contained_path,
-    is_name,
     parse_version,
     versions_on_disk,
 )
 from erg_server.repository.manifest import Golden, Manifest, list_files, load_manifest, verify_files
 from erg_server.repository.onnx_safety import check_external_data, read_onnx
 from erg_server.repository.problem import ConfigError
+from erg_server.repository.roots import model_folders, model_home
 from erg_server.repository.selection import (
     DeviceKind,
     ServingPlan,
@@ -128,9 +127,13 @@ class ModelDefinition:
 
 
 class ModelRepository:
-    """One or more repositories, read as one. Does blocking file work: call it from a thread."""
+    """One or more repositories, read as one. Does blocking file work: call it from a thread.
 
-    def __init__(self, roots: Sequence[Path]) -> None:
+    A root that is itself a model's folder is that model, called `single_name` where that is stated.
+    """
+
+    def __init__(self, roots: Sequence[Path], *, single_name: str = "") -> None:
+        self._single_name = single_name
         self.roots = tuple(Path(root).absolute() for root in roots)
         self._overrides = _Overrides()
 
@@ -138,7 +141,7 @@ class ModelRepository:
         """Every model there is, by name. Staging folders, links and names that no model may have are passed over."""
         found: dict[str, ModelEntry] = {}
         for root in self.roots:
-            for name in model_names(root):
+            for name, path in model_folders(root, self._single_name).items():
                 if name in found:
                     earlier = found[name]
                     shadowed = (*earlier.shadowed, root)
@@ -146,12 +149,12 @@ class ModelRepository:
                         name=name,
                         root=earlier.root,
                         path=earlier.path,
-                        fingerprint=earlier.fingerprint + _fingerprint(root / name),
+                        fingerprint=earlier.fingerprint + _fingerprint(path),
                         versions=earlier.versions,
                         shadowed=shadowed,
                     )
                 else:
-                    found[name] = _entry(root, name)
+                    found[name] = _entry(root, name, path)
         return found
 
     def open(
@@ -206,33 +209,18 @@ class ModelRepository:
         self._overrides.close()
 
     def _find(self, name: str) -> Path:
-        homes = [root for root in self.roots if _is_model(root / name)]
+        found = {root: model_home(root, name, self._single_name) for root in self.roots}
+        homes = {root: path for root, path in found.items() if path is not None}
         if not homes:
             raise NotFoundError(f"no repository has a model '{name}'")
         if len(homes) > 1:
             places = ", ".join(map(str, homes))
             raise FailedPreconditionError(f"model '{name}' is in several repositories: {places}")
-        return homes[0] / name
+        (path,) = homes.values()
+        return path
 
 
-def model_names(root: Path) -> list[str]:
-    """The names of the models in one repository, sorted; none where it cannot be read."""
-    try:
-        with os.scandir(root) as entries:
-            names = [entry.name for entry in entries if is_name(entry.name) and entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []
-    return sorted(name for name in names if _is_model(root / name))
-
-
-def _is_model(path: Path) -> bool:
-    if path.is_symlink() or not path.is_dir():
-        return False
-    return any((path / name).exists() for name in CONFIG_FILENAMES) or bool(versions_on_disk(path))
-
-
-def _entry(root: Path, name: str) -> ModelEntry:
-    path = root / name
+def _entry(root: Path, name: str, path: Path) -> ModelEntry:
     return ModelEntry(name=name, root=root, path=path, fingerprint=_fingerprint(path), versions=versions_on_disk(path))
 
 

@@ -90,6 +90,27 @@ class Dispatcher:
         self._changed.pop(queue.handle, None)
         queue.place = queue.due_ns = 0
 
+    def arrived(self, queue: ModelQueue, entry: QueuedRequest) -> None:
+        """A request joined the queue.
+
+        Where a batch waits for a worker already, one that goes behind its first request brings nothing forward: it is
+        found when a worker is there, for every queue is looked at again before a batch of it goes.
+        """
+        ready, due_ns, expires_ns = queue.ready, queue.due_ns, entry.expires_ns
+        if (
+            ready is not None
+            and queue.place
+            and queue.place != queue.deferred_place
+            and queue.fleet.models > 1
+            and entry.level == ready.level
+            and entry.key == ready.key
+            and entry.rank_ns >= ready.urgent_ns
+            and (expires_ns is None or (due_ns and due_ns <= expires_ns))
+        ):
+            queue.polled_ns = -1
+        else:
+            self.changed(queue)
+
     def changed(self, queue: ModelQueue) -> None:
         """Requests joined or left the queue. Those of one pass of the event loop are dispatched together at its end."""
         queue.polled_ns = -1
@@ -159,7 +180,8 @@ class Dispatcher:
                     fleet.fair.add(queue, queue.share.start(fleet.virtual_ns))
                 else:
                     fleet.parked.add(queue, outcome.urgent_ns)
-                self._touched[fleet] = None
+                if fleet.idle or fleet.models == 1 or now_ns >= fleet.stage_ns:
+                    self._touched[fleet] = None
         elif isinstance(outcome, WaitUntil):
             queue.ready_ns = 0
             due_ns = outcome.at_ns
@@ -190,6 +212,7 @@ class Dispatcher:
             if not account.idle and not (alone and ready.waiting_rows >= ready.limit_rows * queue.fleet.size):
                 stage_ns = account.busy_until_ns - STAGING_MARGIN_NS
                 if stage_ns > now_ns:
+                    fleet.stage_ns = stage_ns
                     self._look_again(fleet, stage_ns)
                     return
             queue.ready = None

@@ -141,6 +141,8 @@ class Fleet:
         self.idle = sum(account.idle for account in self.accounts)
         self.due_ns = 0
         """When the scheduler looks at it again without being told; 0 for never."""
+        self.stage_ns = 0
+        """Until when none of its busy workers takes another batch, unless one is done before it was predicted to be."""
         self._free: list[tuple[int, int, int, WorkerAccount]] = []
         self.parked: WaitingOrder[ModelQueue] = WaitingOrder(places)
         """By urgency: a batch of each may go as soon as a worker takes it."""

@@ -62,6 +62,7 @@ class Scheduler:
         )
         # Hot path: what happens to a queue is told to the dispatcher, and nothing else is.
         self._changed = self._dispatcher.changed
+        self._arrived = self._dispatcher.arrived
 
     def add_worker(self, worker: SchedulableWorker) -> None:
         """Let a worker take batches from now on."""
@@ -155,7 +156,7 @@ class Scheduler:
             queue.keep_order(entry)
         queue.batcher.offer(entry)
         queue.meter.enqueued()
-        self._changed(queue)
+        self._arrived(queue, entry)
 
     def cancel(self, queue: ModelQueue, entry: QueuedRequest) -> None:
         """The caller went away: a waiting request never runs, a running one's answer is dropped."""

@@ -1,11 +1,15 @@
-"""The HTTP port for Prometheus and probes: GET /metrics, /livez and /readyz, answered by the event loop itself."""
+"""The HTTP port for Prometheus and probes: GET /metrics, /livez and /readyz, answered by the event loop itself.
+
+/readyz?model=NAME&model=OTHER asks for these models as well.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from urllib.parse import parse_qsl
 
 import h11
 
@@ -27,7 +31,7 @@ class Endpoints:
         address: str,
         port: int,
         metrics: Callable[[], bytes],
-        ready: Callable[[], tuple[bool, str]],
+        ready: Callable[[Sequence[str]], tuple[bool, str]],
         exchange_timeout_s: float = EXCHANGE_TIMEOUT_S,
     ) -> None:
         self._address = address
@@ -109,7 +113,7 @@ class Endpoints:
     def _answer(self, request: h11.Request) -> tuple[int, str, bytes]:
         if request.method not in {b"GET", b"HEAD"}:
             return 405, "text/plain", b"only GET and HEAD\n"
-        path = request.target.split(b"?", 1)[0]
+        path, _, query = request.target.partition(b"?")
         if path == b"/metrics":
             try:
                 return 200, METRICS_TYPE, self._metrics()
@@ -119,9 +123,33 @@ class Endpoints:
         if path == b"/livez":
             return 200, "text/plain", b"live\n"
         if path == b"/readyz":
-            ready, reason = self._ready()
-            return (200 if ready else 503), "text/plain", f"{reason}\n".encode()
+            status, text = self._answer_ready(query)
+            return status, "text/plain", f"{text}\n".encode(errors="replace")
         return 404, "text/plain", b"there are /metrics, /livez and /readyz\n"
+
+    def _answer_ready(self, query: bytes) -> tuple[int, str]:
+        try:
+            models = _models(query)
+        except ValueError as error:
+            return 400, f"{error}; as in /readyz?model=NAME&model=OTHER"
+        ready, reason = self._ready(models)
+        return (200 if ready else 503), reason
+
+
+def _models(query: bytes) -> tuple[str, ...]:
+    """The models that a query of /readyz names; raises ValueError with what is wrong for any other query."""
+    if not query:
+        return ()
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict")
+    except ValueError as error:
+        raise ValueError("the query is not of the form KEY=VALUE in UTF-8") from error
+    for key, value in pairs:
+        if key != "model":
+            raise ValueError(f"unknown key {key!r} in the query")
+        if not value:
+            raise ValueError("the query names no model")
+    return tuple(value for _, value in pairs)
 
 
 async def _send(

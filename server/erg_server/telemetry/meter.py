@@ -18,6 +18,7 @@ FAILURE_REASONS: tuple[FailureReason, ...] = ("REJECTED", "CANCELED", "BACKEND",
 RefusalReason = Literal["deadline", "predicted_late", "queue_full", "priority", "unloaded"]
 """Why a request was not taken: its deadline was over or is nearer than what the model takes alone, what waits would
 make it late, the queue is full, its priority is none of the model's, or the version was unloaded."""
+REFUSAL_REASONS: tuple[RefusalReason, ...] = ("deadline", "predicted_late", "queue_full", "priority", "unloaded")
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from erg_server.telemetry.histogram import Histogram
-from erg_server.telemetry.meter import FAILURE_REASONS, Meter, ModelMeter
+from erg_server.telemetry.meter import FAILURE_REASONS, REFUSAL_REASONS, Meter, ModelMeter
 
 LABELS = ("model", "version")
 
@@ -148,8 +148,8 @@ def _own_families(meters: Iterable[ModelMeter]) -> Iterator[Metric]:
             failures.add_metric((*_labels(meter), reason), meter.failures[reason])
         for release, count in sorted(meter.releases.items()):
             releases.add_metric((*_labels(meter), release), count)
-        for why, count in sorted(meter.refusals.items()):
-            refusals.add_metric((*_labels(meter), why), count)
+        for why in REFUSAL_REASONS:
+            refusals.add_metric((*_labels(meter), why), meter.refusals[why])
         deadlines.add_metric((*_labels(meter), "met"), meter.met_deadlines)
         deadlines.add_metric((*_labels(meter), "late"), meter.missed_deadlines)
         deadlines.add_metric((*_labels(meter), "dropped"), meter.dropped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,30 @@ class CertificateFiles:
             ) from error
         return context
 
+    def expiries(self) -> dict[Path, float]:
+        """When each file's certificates end, in Unix time: a chain with its first, roots with their last.
+
+        A chain is of no use without any of its certificates, while callers are let in as long as one root is left. A
+        file that OpenSSL takes and this reader does not is left out, which the log tells.
+
+        Raises:
+            OSError: a file is missing.
+        """
+        # It takes 14 MB of memory, which servers without TLS are spared.
+        from cryptography import x509  # noqa: PLC0415
+
+        found: dict[Path, float] = {}
+        for path, decides in ((self.certificate, min), (self.client_roots, max)):
+            if path is None:
+                continue
+            try:
+                certificates = x509.load_pem_x509_certificates(path.read_bytes())
+            except ValueError as error:
+                log.warning("%s: nobody can tell when it expires: %s", path, error)
+            else:
+                found[path] = decides(each.not_valid_after_utc for each in certificates).timestamp()
+        return found
+
     def _roots(self) -> str:
         return f" and {self.client_roots}" if self.client_roots is not None else ""
 
@@ -60,13 +85,19 @@ class ReloadingCertificates:
     """Gives new connections what the files hold now; open ones keep what they began with."""
 
     def __init__(self, files: CertificateFiles) -> None:
-        self._files = files
-        self._current = files.context()
-        self._stamp = files.stamp()
-        self._failed: Stamp | None = None
+        self.files = files
         # Listeners keep this one; its callback hands each handshake over to the current one.
         self.listening = files.context()
         self.listening.sni_callback = self._choose
+        self.stamp = files.stamp()
+        self._current = files.context()
+        self._expiries = files.expiries()
+        self._failed: Stamp | None = None
+
+    @property
+    def expiries(self) -> Mapping[Path, float]:
+        """When what new connections get ends, by file; see `CertificateFiles.expiries`."""
+        return self._expiries
 
     def _choose(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _: ssl.SSLContext) -> None:
         self.reload()
@@ -75,17 +106,17 @@ class ReloadingCertificates:
     def reload(self) -> bool:
         """Read the files again if they changed; what cannot be used is told once, and the last good ones stay."""
         try:
-            stamp = self._files.stamp()
-            if stamp in {self._stamp, self._failed}:
+            stamp = self.files.stamp()
+            if stamp in {self.stamp, self._failed}:
                 return False
-            self._current = self._files.context()
+            self._current, self._expiries = self.files.context(), self.files.expiries()
         except (OSError, InvalidArgumentError) as error:
             message = error.message if isinstance(error, InvalidArgumentError) else str(error)
             log.warning("%s; the certificate read before is served on", message)
             self._failed = None if isinstance(error, OSError) else stamp
             return False
-        self._stamp = stamp
-        log.info("the certificate in %s was read again", self._files.certificate)
+        self.stamp = stamp
+        log.info("the certificate in %s was read again", self.files.certificate)
         return True
 
 

@@ -31,13 +31,13 @@ class Server:
     harness: Harness
     plane: DataPlane
     tracer: Tracer
-    draining: asyncio.Event
+    leaving: asyncio.Event
 
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
     harness = Harness(root=tmp_path / "repo")
-    tracer, logs, draining = Tracer(), LogControl(LogSettings()), asyncio.Event()
+    tracer, logs, leaving = Tracer(), LogControl(LogSettings()), asyncio.Event()
     plane = DataPlane(
         registry=harness.registry,
         meter=harness.meter,
@@ -45,11 +45,11 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         logs=logs,
         memory=SharedMemory(allowed=False),
         clock=MonotonicClock(),
-        draining=draining.is_set,
+        leaving=leaving.is_set,
         strict_readiness=True,
         trace_folder=tmp_path,
     )
-    yield Server(harness=harness, plane=plane, tracer=tracer, draining=draining)
+    yield Server(harness=harness, plane=plane, tracer=tracer, leaving=leaving)
     logs.close()
     logging.getLogger(ROOT).propagate = True
 
@@ -160,12 +160,12 @@ async def test_metadata_and_configuration_are_the_completed_models(server: Serve
     assert "statistics" in told.extensions
 
 
-async def test_readiness_is_lost_while_draining(server: Server) -> None:
+async def test_readiness_is_lost_when_the_server_is_told_to_stop(server: Server) -> None:
     server.harness.write()
     await server.harness.registry.start(["m"])
     assert (server.plane.ready(), server.plane.model_ready("m", "")) == (True, True)
     assert not server.plane.model_ready("m", "2")
-    server.draining.set()
+    server.leaving.set()
     assert (server.plane.live(), server.plane.ready(), server.plane.model_ready("m", "")) == (True, False, False)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from erg_server.errors import ErgError, InternalError, InvalidArgumentError, NotFoundError, UnavailableError
 from erg_server.models.registry import ControlMode
+from erg_server.telemetry.readiness_families import ModelState
 
 from tests.server.models.harness import CONFIG, Harness
 
@@ -120,3 +121,27 @@ async def test_a_broken_model_that_leaves_the_repository_is_forgotten(polled: Ha
     shutil.rmtree(polled.root / "a")
     await polled.registry.poll()
     assert polled.registry.ready()
+
+
+async def test_states_tell_which_models_serve_and_which_loads_failed(harness: Harness) -> None:
+    harness.write()
+    harness.write("other")
+    harness.write("broken", config="nonsense")
+    harness.write("aside")
+    await harness.registry.start(["m", "broken"])
+    assert harness.registry.states() == [
+        ModelState(model="broken", ready=False, failed={"": True}),
+        ModelState(model="m", ready=True, failed={"1": False}),
+    ]
+    harness.worker.load_failure = lambda _: InternalError("broken")
+    for name in ("m", "other"):
+        harness.write(name, 1, 2)
+        with pytest.raises(InternalError):
+            await harness.load(name)
+    # What served goes on, and what nobody wanted is nobody's alarm.
+    assert harness.registry.states()[1:] == [ModelState(model="m", ready=True, failed={"1": False, "2": True})]
+    harness.worker.load_failure = lambda _: None
+    await harness.load("m")
+    assert harness.registry.states()[1:] == [ModelState(model="m", ready=True, failed={"2": False})]
+    await harness.registry.unload("m")
+    assert [state.model for state in harness.registry.states()] == ["broken"]

@@ -61,7 +61,13 @@ class Bench:
         return self.scheduler.open(handle=number + 1, spec=spec, version="1", meter=meter, curves=curves)
 
     def send(
-        self, model: int = 0, name: str = "", *, within_ms: float | None = None, priority: int = 0
+        self,
+        model: int = 0,
+        name: str = "",
+        *,
+        within_ms: float | None = None,
+        priority: int = 0,
+        timeout_us: int = 0,
     ) -> QueuedRequest:
         now_ns = self.clock.now_ns()
         request = InferenceRequest(
@@ -70,6 +76,7 @@ class Bench:
             arrival_ns=now_ns,
             id=name,
             priority=priority,
+            timeout_us=timeout_us,
             deadline_ns=None if within_ms is None else now_ns + round(within_ms * MS),
         )
         entry = QueuedRequest(
@@ -234,6 +241,33 @@ def test_the_more_urgent_models_batch_takes_the_worker() -> None:
     bench.workers[0].revive()
     bench.run_ms(500)
     assert [name for _, name, _ in bench.answers] == ["urgent", "patient"]
+
+
+def test_a_request_that_comes_to_a_batch_that_waits_may_make_it_the_most_urgent_one() -> None:
+    timed = "dynamic_batching { preferred_batch_size: 1 default_queue_policy { allow_timeout_override: true } }"
+    bench = Bench(timed, BATCHED)
+    bench.workers[0].ready = False
+    bench.send(0, "patient", within_ms=200, timeout_us=45_000)
+    bench.send(1, "between", within_ms=100)
+    bench.run_ms(1)
+    bench.send(0, "later", within_ms=300)
+    bench.send(0, "urgent", within_ms=60)
+    bench.run_ms(1)
+    bench.workers[0].revive()
+    bench.run_ms(500)
+    assert [name for _, name, _ in bench.answers] == ["urgent", "between", "patient", "later"]
+
+
+def test_a_request_that_comes_to_a_batch_that_waits_is_told_when_its_own_time_is_over() -> None:
+    timed = "dynamic_batching { default_queue_policy { allow_timeout_override: true } }"
+    bench = Bench(timed, BATCHED)
+    bench.workers[0].ready = False
+    bench.send(0, "first")
+    bench.run_ms(1)
+    bench.send(0, "brief", timeout_us=5_000)
+    bench.send(0, "briefer", timeout_us=3_000)
+    bench.run_ms(100)
+    assert [(at_ns // MS, name) for at_ns, name, _ in bench.answers] == [(4, "briefer"), (6, "brief")]
 
 
 def test_a_model_without_deadlines_is_not_starved_by_one_with() -> None:

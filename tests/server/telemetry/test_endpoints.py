@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import pytest
@@ -25,6 +25,11 @@ class State:
 
     metrics: Callable[[], bytes] = lambda: b"erg_up 1\n"
     ready: tuple[bool, str] = (True, "ready")
+    asked: list[tuple[str, ...]] = field(default_factory=list)
+
+    def is_ready(self, models: Sequence[str]) -> tuple[bool, str]:
+        self.asked.append(tuple(models))
+        return self.ready
 
 
 @asynccontextmanager
@@ -33,7 +38,7 @@ async def serving(state: State, *, timeout_s: float = 10.0) -> AsyncIterator[End
         address="127.0.0.1",
         port=0,
         metrics=state.metrics,
-        ready=lambda: state.ready,
+        ready=state.is_ready,
         exchange_timeout_s=timeout_s,
     )
     await server.start()
@@ -99,6 +104,55 @@ async def test_readiness_follows_the_server_and_liveness_does_not() -> None:
         status, _, body = await get(server, "/readyz")
         assert (status, body) == (503, b"draining\n")
         assert (await get(server, "/livez"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "models"),
+    [
+        ("", ()),
+        ("?", ()),
+        ("?model=m", ("m",)),
+        ("?model=a&model=b%26c+d&model=a", ("a", "b&c d", "a")),
+        ("?model=%E6%A8%A1", ("模",)),
+    ],
+)
+async def test_readiness_is_asked_for_the_models_that_the_query_names(query: str, models: tuple[str, ...]) -> None:
+    state = State()
+    async with serving(state) as server:
+        assert (await get(server, f"/readyz{query}"))[0] == 200
+    assert state.asked == [models]
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("?m", "not of the form KEY=VALUE"),
+        ("?model", "not of the form KEY=VALUE"),
+        ("?model=a&&model=b", "not of the form KEY=VALUE"),
+        ("?model=%FF", "not of the form KEY=VALUE in UTF-8"),
+        ("?model=", "names no model"),
+        ("?modle=m", "unknown key 'modle'"),
+        ("?model=a&version=1", "unknown key 'version'"),
+    ],
+)
+async def test_a_query_that_means_nothing_is_a_bad_request_with_its_cause(query: str, reason: str) -> None:
+    state = State()
+    async with serving(state) as server:
+        status, _, body = await get(server, f"/readyz{query}")
+        assert (await get(server, "/readyz"))[0] == 200
+    assert status == 400
+    assert reason in body.decode()
+    assert "/readyz?model=NAME&model=OTHER" in body.decode()
+    assert state.asked == [()], "a bad query asks nobody"
+
+
+@given(st.text(max_size=100, alphabet=st.characters(min_codepoint=0x21, max_codepoint=0x7E)))
+def test_any_query_is_models_or_a_value_error(query: str) -> None:
+    try:
+        models = endpoints._models(query.encode())
+    except ValueError:
+        return
+    assert all(models)
 
 
 @pytest.mark.parametrize("target", ["/metrics", "/livez", "/readyz", "/nothing"])
@@ -279,13 +333,13 @@ async def test_connections_beyond_the_limit_are_refused_until_one_ends(monkeypat
 async def test_a_taken_port_is_an_error_at_start() -> None:
     async with serving(State()) as server:
         port = int(server.address.rsplit(":", 1)[1])
-        second = Endpoints(address="127.0.0.1", port=port, metrics=lambda: b"", ready=lambda: (True, ""))
+        second = Endpoints(address="127.0.0.1", port=port, metrics=lambda: b"", ready=lambda _: (True, ""))
         with pytest.raises(OSError, match="in use"):
             await second.start()
 
 
 async def test_an_ipv6_address_is_told_in_brackets() -> None:
-    server = Endpoints(address="::1", port=0, metrics=lambda: b"", ready=lambda: (True, ""))
+    server = Endpoints(address="::1", port=0, metrics=lambda: b"", ready=lambda _: (True, ""))
     try:
         await server.start()
     except OSError as error:

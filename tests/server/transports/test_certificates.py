@@ -7,6 +7,7 @@ import shutil
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
@@ -17,6 +18,7 @@ from erg_server.clock import MonotonicClock
 from erg_server.errors import InvalidArgumentError
 from erg_server.pb import inference_pb2 as pb
 from erg_server.transports.base import CallContext, Method, Transport
+from erg_server.transports.certificate_families import certificate_families
 from erg_server.transports.certificates import CertificateFiles, ReloadingCertificates
 from erg_server.transports.grpc.server import Address, GrpcTransport
 from erg_server.transports.grpcio.server import GrpcioTransport
@@ -25,13 +27,13 @@ from erg_server.transports.grpcio.server import GrpcioTransport
 class Authority:
     """A root, and the files of what it signs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, ends: datetime | None = None) -> None:
         folder.mkdir()
         self.folder = folder
         self.authority = trustme.CA()
         self.authority.cert_pem.write_to_path(str(folder / "root.pem"))
         self.root = self.authority.cert_pem.bytes()
-        self.leaf = self.authority.issue_cert("127.0.0.1", "localhost")
+        self.leaf = self.authority.issue_cert("127.0.0.1", "localhost", not_after=ends)
         self.chain = b"".join(part.bytes() for part in self.leaf.cert_chain_pems)
         (folder / "cert.pem").write_bytes(self.chain)
         (folder / "key.pem").write_bytes(self.leaf.private_key_pem.bytes())
@@ -59,7 +61,9 @@ def renew(old: Authority, new: Authority) -> None:
 
 
 @asynccontextmanager
-async def serving(kind: str, files: CertificateFiles) -> AsyncIterator[str]:
+async def serving(kind: str, files: CertificateFiles | ReloadingCertificates) -> AsyncIterator[str]:
+    certificates = ReloadingCertificates(files) if isinstance(files, CertificateFiles) else files
+
     async def echo(request: pb.ServerLiveRequest, _: CallContext) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
 
@@ -67,11 +71,11 @@ async def serving(kind: str, files: CertificateFiles) -> AsyncIterator[str]:
     clock = MonotonicClock()
     transport: Transport
     if kind == "erg":
-        tls = ReloadingCertificates(files).listening
-        transport = GrpcTransport([method], addresses=(Address(host="127.0.0.1"),), clock=clock, tls=tls)
+        address = Address(host="127.0.0.1")
+        transport = GrpcTransport([method], addresses=(address,), clock=clock, tls=certificates.listening)
     else:
         transport = GrpcioTransport(
-            [method], address="127.0.0.1", port=0, max_message_bytes=1 << 20, clock=clock, files=files
+            [method], address="127.0.0.1", port=0, max_message_bytes=1 << 20, clock=clock, certificates=certificates
         )
     await transport.start()
     try:
@@ -192,3 +196,68 @@ def test_a_reload_happens_when_a_file_changed(first: Authority, second: Authorit
     assert not certificates.reload()
     os.utime(first.folder / "cert.pem", ns=(1, 1))
     assert certificates.reload()
+
+
+SOON, LATER = (datetime(year, 5, 1, 12, 30, tzinfo=UTC) for year in (2090, 2095))
+
+
+def told(certificates: ReloadingCertificates) -> dict[str, float]:
+    """What /metrics shows: when each file ends."""
+    (family,) = certificate_families(certificates)
+    assert family.name == "erg_tls_certificate_expiry_timestamp_seconds"
+    return {Path(sample.labels["file"]).name: sample.value for sample in family.samples}
+
+
+@every_transport
+async def test_metrics_tell_when_the_certificate_ends_that_a_renewal_brought(kind: str, tmp_path: Path) -> None:
+    old, new = Authority(tmp_path / "old", ends=SOON), Authority(tmp_path / "new", ends=LATER)
+    certificates = ReloadingCertificates(old.files())
+    async with serving(kind, certificates) as address:
+        assert told(certificates) == {"cert.pem": SOON.timestamp()}
+        renew(old, new)
+        # The handshake has the new files read, whoever asks for metrics afterwards.
+        async with new.channel(address, trusts=new) as channel:
+            assert await live(channel)
+        assert certificates.expiries == {old.folder / "cert.pem": LATER.timestamp()}
+
+
+@every_transport
+async def test_a_scrape_sees_a_renewal_that_no_connection_came_for(kind: str, tmp_path: Path) -> None:
+    old, new = Authority(tmp_path / "old", ends=SOON), Authority(tmp_path / "new", ends=LATER)
+    certificates = ReloadingCertificates(old.files())
+    async with serving(kind, certificates) as address:
+        renew(old, new)
+        assert told(certificates) == {"cert.pem": LATER.timestamp()}
+        # And what the scrape had read is what connections get.
+        async with new.channel(address, trusts=new) as channel:
+            assert await live(channel)
+
+
+def test_files_that_cannot_be_used_leave_the_expiry_of_what_is_served(tmp_path: Path) -> None:
+    old, new = Authority(tmp_path / "old", ends=SOON), Authority(tmp_path / "new", ends=LATER)
+    certificates = ReloadingCertificates(old.files())
+    shutil.copy(new.folder / "cert.pem", old.folder / "cert.pem")
+    assert told(certificates) == {"cert.pem": SOON.timestamp()}, "its key is not there yet"
+    shutil.copy(new.folder / "key.pem", old.folder / "key.pem")
+    assert told(certificates) == {"cert.pem": LATER.timestamp()}
+
+
+def test_a_chain_ends_with_its_first_certificate_and_roots_with_their_last(first: Authority) -> None:
+    for name, ends in (("later", LATER), ("soon", SOON)):
+        Authority(first.folder / name, ends=ends)
+    chain = first.folder / "cert.pem"
+    chain.write_bytes(b"".join((first.folder / f"{name}/cert.pem").read_bytes() for name in ("later", "soon")))
+    roots = first.folder / "root.pem"
+    roots.write_bytes(b"".join((first.folder / f"{name}/cert.pem").read_bytes() for name in ("later", "soon")))
+    assert first.files(mutual=True).expiries() == {chain: SOON.timestamp(), roots: LATER.timestamp()}
+
+
+def test_a_certificate_that_only_openssl_reads_is_served_and_has_no_expiry(
+    first: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = first.folder / "cert.pem"
+    path.write_text(path.read_text().replace(" CERTIFICATE-----", " TRUSTED CERTIFICATE-----"))
+    with caplog.at_level(logging.WARNING):
+        certificates = ReloadingCertificates(first.files())
+    assert told(certificates) == {}
+    assert "nobody can tell when it expires" in caplog.text

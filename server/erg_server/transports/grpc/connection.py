@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from erg_server.transports.grpc import frames
-from erg_server.transports.grpc.control_frames import CONTROL, FIXED_SIZE, RETIRE_PING
+from erg_server.transports.grpc.control_frames import CONTROL, FIRST_PING, FIXED_SIZE
 from erg_server.transports.grpc.frames import (
     ACK,
     CONTINUATION,
@@ -57,6 +57,7 @@ class Connection:
         self.closing = False
         # Told that it goes, and told with which stream it ends.
         self.retiring = False
+        self.retired_ns = 0
         self.draining = False
         self.fault: ConnectionFault | None = None
         self.opened_ns = self.progress_ns = now_ns()
@@ -135,8 +136,9 @@ class Connection:
         """Ask the peer to open no more streams; `drain` follows once it knows, so that none is lost under way."""
         if not self.retiring and not self.draining and not self.closing:
             self.retiring = True
+            self.retired_ns = self._now_ns()
             self.outbox.frames.append(frames.goaway(frames.MAX_STREAM, ErrorCode.NO_ERROR, "retiring"))
-            self.outbox.frames.append(frames.ping(RETIRE_PING, ack=False))
+            self.outbox.frames.append(frames.ping(FIRST_PING, ack=False))
 
     def drain(self) -> None:
         """Take no new calls and close when the open ones are answered."""

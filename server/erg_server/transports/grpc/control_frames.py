@@ -11,8 +11,11 @@ from erg_server.transports.grpc.frames import ACK, ConnectionFault, ErrorCode, S
 if TYPE_CHECKING:
     from erg_server.transports.grpc.connection import Connection
 
-RETIRE_PING: Final = b"erg-last"
-"""Its answer says that the peer knows of the first GOAWAY."""
+FIRST_PING: Final = b"erg-leav"
+"""Its answer says that the peer knows of the first GOAWAY and opens no more streams."""
+LAST_PING: Final = b"erg-last"
+"""Its answer says that what the peer opened before it knew has come: gRPC's C core writes answers to pings ahead of the
+streams that wait to be written with them."""
 
 
 def take_priority(connection: Connection, _flags: int, number: int, payload: memoryview) -> None:
@@ -81,8 +84,12 @@ def take_ping(connection: Connection, flags: int, number: int, payload: memoryvi
     connection.spend("PING frames")
     if not flags & ACK:
         connection.outbox.frames.append(frames.ping(bytes(payload), ack=True))
-    elif connection.retiring and bytes(payload) == RETIRE_PING:
-        connection.drain()
+    elif connection.retiring:
+        answered = bytes(payload)
+        if answered == FIRST_PING:
+            connection.outbox.frames.append(frames.ping(LAST_PING, ack=False))
+        elif answered == LAST_PING:
+            connection.drain()
 
 
 def take_goaway(connection: Connection, _flags: int, number: int, payload: memoryview) -> None:

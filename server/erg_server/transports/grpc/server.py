@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
@@ -21,6 +22,7 @@ from erg_server.transports.grpc.header_blocks import HeaderCache
 from erg_server.transports.grpc.limits import BufferAccount, Limits
 from erg_server.transports.grpc.method_table import MethodTable
 from erg_server.transports.grpc.protocol import ConnectionProtocol
+from erg_server.transports.grpc.watch import RETIRE_NS
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ class GrpcTransport:
         self._listeners: list[asyncio.AbstractServer] = []
         self._unix_paths: list[Path] = []
         self._draining = False
+        self._stopped = False
         self._empty = asyncio.Event()
         self._empty.set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -93,21 +96,30 @@ class GrpcTransport:
                 ) from error
 
     async def drain(self, timeout_s: float) -> None:
-        """Take no new calls and return when the accepted ones are answered, or after `timeout_s`."""
+        """Take no new calls and return when the accepted ones are answered, or after `timeout_s`.
+
+        Calls that are under way when a peer hears of it are still taken (RFC 9113, 6.8): no caller has to call again.
+        """
         self._draining = True
         self._close_listeners()
         for protocol in list(self._connections):
-            protocol.connection.drain()
+            protocol.connection.retire()
             protocol.flush()
         try:
             async with asyncio.timeout(timeout_s):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._empty.wait(), min(RETIRE_NS * 1e-9, timeout_s / 2))
+                for protocol in list(self._connections):
+                    # Peers that are gone, or do not answer pings, are not waited for.
+                    protocol.connection.drain()
+                    protocol.flush()
                 await self._empty.wait()
         except TimeoutError:
             log.warning("%d connections still have calls after %g s", len(self._connections), timeout_s)
 
     async def stop(self) -> None:
         """Drop every call and stop listening."""
-        self._draining = True
+        self._stopped = True
         self._close_listeners()
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -132,9 +144,13 @@ class GrpcTransport:
         """Watch over a connection."""
         self._connections.add(protocol)
         self._empty.clear()
-        if self._draining:
+        if self._stopped:
             protocol.connection.drain()
-        elif self._sweeper is None:
+            return
+        if self._draining:
+            # It was accepted just before the listener closed.
+            protocol.connection.retire()
+        if self._sweeper is None:
             self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
     def disconnected(self, protocol: ConnectionProtocol) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from erg_server.transports.grpc.connection import Connection
 from erg_server.transports.grpc.frames import ConnectionFault, ErrorCode
 from erg_server.transports.grpc.stream import Stream
+
+RETIRE_NS: Final = 5_000_000_000
+"""What a peer that was told of the end has to answer: more than any round trip."""
 
 
 class Watch:
     """Over one connection. What it saw last is kept here and in the streams, so that frames pay nothing for it."""
 
     __slots__ = (
+        "_aged_ns",
         "_connection",
         "_limits",
         "_pinged_ns",
         "_rested_ns",
         "_rests_until_ns",
-        "_retired_ns",
         "_sent",
         "_sent_ns",
         "_socket",
@@ -28,7 +33,8 @@ class Watch:
         self._limits = connection.limits
         now_ns = connection.opened_ns
         self._pinged_ns = now_ns - 1
-        self._retired_ns = 0
+        # When it was retired for its age or idleness, 0 while it is not: a server that ends has other bounds.
+        self._aged_ns = 0
         # What had gone out of the streams, and what the socket had not taken, when either was last seen to change.
         self._sent, self._sent_ns = 0, now_ns
         self._socket, self._socket_ns = 0, now_ns
@@ -47,6 +53,7 @@ class Watch:
             and connection.progress_ns == self._rested_ns
             and not socket_bytes
             and not connection.closing
+            and not connection.retiring
         ):
             return True
         if self._rests_until_ns:
@@ -54,6 +61,8 @@ class Watch:
             self._sent, self._sent_ns = connection.outbox.sent_bytes, now_ns
         if self._clogged(now_ns, socket_bytes, paused_ns):
             return False
+        if connection.retiring and now_ns - connection.retired_ns > RETIRE_NS:
+            connection.drain()
         if connection.closing:
             return True
         stall_ns = limits.stall_s * 1e9
@@ -75,16 +84,14 @@ class Watch:
     def _look_at_age(self, now_ns: int) -> bool:
         connection, limits = self._connection, self._limits
         silent_ns = now_ns - connection.progress_ns
-        if connection.retiring:
-            waited_ns = now_ns - self._retired_ns
-            if limits.age_grace_s and waited_ns > limits.age_grace_s * 1e9:
+        if self._aged_ns:
+            if limits.age_grace_s and now_ns - self._aged_ns > limits.age_grace_s * 1e9:
                 connection.fail(ConnectionFault(ErrorCode.NO_ERROR, "calls outlived the connection's age"))
-            elif waited_ns > limits.keepalive_timeout_s * 1e9:
-                connection.drain()
-        elif (limits.idle_s and connection.idle and silent_ns > limits.idle_s * 1e9) or (
-            limits.age_s and now_ns - connection.opened_ns > limits.age_s * 1e9
+        elif not connection.retiring and (
+            (limits.idle_s and connection.idle and silent_ns > limits.idle_s * 1e9)
+            or (limits.age_s and now_ns - connection.opened_ns > limits.age_s * 1e9)
         ):
-            self._retired_ns = now_ns
+            self._aged_ns = now_ns
             connection.retire()
         if self._pinged_ns > connection.progress_ns:
             return now_ns - self._pinged_ns <= limits.keepalive_timeout_s * 1e9

@@ -10,9 +10,9 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from erg_server.clock import Clock
-from erg_server.errors import ErgError, InvalidArgumentError, UnavailableError
+from erg_server.errors import ErgError, UnavailableError
 from erg_server.transports.base import CallContext, Method
-from erg_server.transports.certificates import CertificateFiles
+from erg_server.transports.certificates import ReloadingCertificates
 from erg_server.transports.grpc.limits import Limits
 
 log = logging.getLogger(__name__)
@@ -33,16 +33,14 @@ class GrpcioTransport:
         clock: Clock,
         unix_socket: str = "",
         reuse_port: bool = False,
-        files: CertificateFiles | None = None,
+        certificates: ReloadingCertificates | None = None,
         limits: Limits | None = None,
     ) -> None:
         self._address = f"[{address}]" if ":" in address else address
         self._port = port
         self._unix_socket = unix_socket
         self._clock = clock
-        self._files = files
-        if files is not None:
-            files.context()  # tells what cannot be used, which gRPC's core does not
+        self._certificates = certificates
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
@@ -66,11 +64,11 @@ class GrpcioTransport:
         """Listen; raises UnavailableError where an address is taken."""
         for number, address in enumerate(self.addresses):
             try:
-                if self._files is None:
+                if self._certificates is None:
                     port = self._server.add_insecure_port(address)
                 else:
                     # Each listener its own: grpcio hands what is read at first to the first that asks for it.
-                    port = self._server.add_secure_port(address, _credentials(self._files))
+                    port = self._server.add_secure_port(address, _credentials(self._certificates))
             except RuntimeError as error:
                 raise UnavailableError(
                     f"gRPC cannot listen on {address}: it is taken or not this host's; "
@@ -165,9 +163,11 @@ def _connection_options(limits: Limits) -> list[tuple[str, int]]:
     return [(name, int(seconds * 1e3)) for name, seconds in stated.items() if seconds]
 
 
-def _credentials(files: CertificateFiles) -> grpc.ServerCredentials:
-    """Credentials that look at the files again at each handshake."""
-    stamp = files.stamp()
+def _credentials(certificates: ReloadingCertificates) -> grpc.ServerCredentials:
+    """Credentials that look at the files again at each handshake, in a thread of gRPC's core."""
+    files = certificates.files
+    # What this listener has: `certificates` may have been told of new files by another, or by a scrape.
+    stamp = certificates.stamp
 
     def read() -> grpc.ServerCertificateConfiguration:
         pair = files.key.read_bytes(), files.certificate.read_bytes()
@@ -176,16 +176,16 @@ def _credentials(files: CertificateFiles) -> grpc.ServerCredentials:
 
     def changed() -> grpc.ServerCertificateConfiguration | None:
         nonlocal stamp
+        certificates.reload()
         try:
-            now = files.stamp()
-            if now == stamp:
+            # Files that are not those read are spoilt, or half renewed.
+            if certificates.stamp == stamp or files.stamp() != certificates.stamp:
                 return None
-            files.context()
             configuration = read()
-        except (OSError, InvalidArgumentError) as error:
+        except OSError as error:
             log.warning("%s; the certificate read before is served on", error)
             return None
-        stamp = now
+        stamp = certificates.stamp
         return configuration
 
     return grpc.dynamic_ssl_server_credentials(

@@ -14,11 +14,11 @@ from erg_server.clock import MonotonicClock
 from erg_server.errors import UnavailableError
 from erg_server.pb import inference_pb2 as pb
 from erg_server.transports.base import CallContext, Method
-from erg_server.transports.grpc.frames import PREFACE, ErrorCode
+from erg_server.transports.grpc.frames import MAX_STREAM, PREFACE, ErrorCode
 from erg_server.transports.grpc.limits import Limits
 from erg_server.transports.grpc.protocol import MAX_QUEUED_FRAMES
 from erg_server.transports.grpc.server import Address, GrpcTransport
-from hyperframe.frame import DataFrame, Frame, GoAwayFrame, RstStreamFrame
+from hyperframe.frame import DataFrame, Frame, GoAwayFrame, PingFrame, RstStreamFrame
 
 from tests.server.transports.grpc.peer import REQUEST, Peer, message, ping, raw_frame, reset, settings, window
 from tests.server.transports.grpc.served import echo, infer, until
@@ -225,6 +225,37 @@ async def test_draining_tells_every_connection_and_ends_with_the_last() -> None:
         await draining
         with pytest.raises(OSError, match=r".*"):
             await asyncio.open_connection(HOST, int(transport.addresses[0].rsplit(":", 1)[1]))
+
+
+async def test_calls_that_cross_the_drain_are_answered() -> None:
+    async with running() as transport, connected(transport.addresses[0]) as wire:
+        await works(wire, 1)
+        draining = asyncio.ensure_future(transport.drain(60))
+        # Two calls that the client had begun: one goes ahead of its answer to the first ping, one behind it.
+        crossing = [wire.peer.request(number, message(infer("crossing"))) for number in (3, 5)]
+        last, answered = [], set()
+        async for frame in wire.frames():
+            if isinstance(frame, GoAwayFrame):
+                last.append(frame.last_stream_id)
+            elif isinstance(frame, PingFrame):
+                ahead, behind = crossing or (b"", b"")
+                wire.send(ahead, PingFrame(0, frame.opaque_data, flags=["ACK"]), behind)
+                crossing = []
+            elif isinstance(frame, DataFrame) and b"crossing" in frame.data:
+                answered.add(frame.stream_id)
+        wire.writer.close()
+        await draining
+        assert (last, answered) == ([MAX_STREAM, 5], {3, 5})
+
+
+async def test_a_peer_that_answers_no_ping_is_not_waited_for() -> None:
+    async with running() as transport, connected(transport.addresses[0]) as wire:
+        await works(wire, 1)
+        draining = asyncio.ensure_future(transport.drain(0.2))
+        assert await wire.goaway() is ErrorCode.NO_ERROR
+        wire.writer.close()
+        await draining
+        assert not transport._connections
 
 
 async def test_draining_survives_connections_that_their_peers_have_just_closed() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from erg_server.transports.grpc.frames import PREFACE, ErrorCode
+from erg_server.transports.grpc.frames import MAX_STREAM, PREFACE, ErrorCode
 from erg_server.transports.grpc.limits import Limits
 from hyperframe.frame import GoAwayFrame, HeadersFrame, PingFrame
 
@@ -138,13 +138,45 @@ def test_an_idle_connection_is_told_to_go_and_what_was_under_way_is_answered() -
     assert isinstance(first, GoAwayFrame)
     assert (first.last_stream_id, first.error_code) == ((1 << 31) - 1, 0)
     assert isinstance(asked, PingFrame)
-    peer.send(peer.request(1, b"under way"), raw_frame(6, 1, 0, asked.opaque_data))
+    # What the peer had begun before it knew may be written behind its answer, as gRPC's C core does.
+    peer.send(peer.request(1, b"under way"), raw_frame(6, 1, 0, asked.opaque_data), peer.request(3, b"behind it"))
+    (again,) = peer.read()
+    assert isinstance(again, PingFrame)
+    assert again.opaque_data != asked.opaque_data
+    peer.send(raw_frame(6, 1, 0, again.opaque_data), peer.request(5, b"after it knew"))
     (last,) = peer.read()
     assert isinstance(last, GoAwayFrame)
-    assert last.last_stream_id == 1
-    assert not peer.connection.closing
-    peer.calls[1].answer(b"done")
+    assert last.last_stream_id == 3
+    for number in (1, 3):
+        assert not peer.connection.closing
+        peer.calls[number].answer(b"done")
+    assert peer.calls.keys() == {1, 3}
     assert peer.connection.closing
+
+
+@pytest.mark.parametrize("greet", [True, False])
+def test_a_peer_that_does_not_answer_is_drained_soon_however_long_it_was_at_rest(greet: bool) -> None:
+    peer = at_rest() if greet else Peer(greet=False)
+    peer.connection.retire()
+
+    def last_streams() -> list[int]:
+        peer.read()
+        return [frame.last_stream_id for frame in peer.received if isinstance(frame, GoAwayFrame)]
+
+    assert peer.look(4)
+    assert last_streams() == [MAX_STREAM]
+    assert peer.look(2)
+    assert last_streams() == [MAX_STREAM, 0]
+    assert peer.connection.closing
+
+
+def test_the_grace_of_an_old_connection_does_not_cut_off_calls_of_a_server_that_ends() -> None:
+    peer = Peer(limits=Limits(age_s=100, age_grace_s=30))
+    peer.send(peer.request(1))
+    peer.connection.retire()
+    peer.look(200)
+    assert peer.connection.draining
+    assert not peer.calls[1].is_cancelled
 
 
 def test_a_connection_with_a_call_is_not_idle() -> None:
