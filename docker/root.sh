@@ -2,8 +2,8 @@
 # Turns a base into the image's root: Python and what it links, a user, and nothing that builds or installs.
 set -eu
 
-# The packages that install packages; dpkg stays, whose list scanners read.
-dpkg --purge --force-depends --force-remove-essential --force-remove-protected apt libapt-pkg6.0 >/dev/null
+# What installs packages, and Perl, which only installing needs; dpkg stays, whose list scanners read.
+dpkg --purge --force-depends --force-remove-essential --force-remove-protected apt libapt-pkg6.0 perl-base >/dev/null
 
 # Python's own installers, and what of its library only development uses.
 python3 - <<'PYTHON'
@@ -28,7 +28,7 @@ for path in paths:
 PYTHON
 
 # Read-only at run time: what is not compiled now would be compiled at every start.
-python3 -m compileall -q --invalidation-mode unchecked-hash "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
+python3 -m compileall -q -f --invalidation-mode unchecked-hash "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 
 rm -rf /var/lib/apt /var/cache/apt /var/cache/debconf/*-old /var/log/* /var/cache/ldconfig /tmp/* /root/.cache \
     /usr/share/man /usr/share/info /usr/share/locale /usr/share/lintian /usr/share/bash-completion

@@ -61,8 +61,9 @@ def make_bases() -> None:
             f"--customize-hook=copy-in {Path(pip.__file__).parent} /usr/local/lib/python3.11/dist-packages",
         ]
         command = [
-            tool("mmdebstrap"), "--quiet", "--mode=root", "--variant=minbase", f"--include={_PACKAGES[base]}",
-            "--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/doc/*/*", *hooks, "bookworm", archive,
+            tool("mmdebstrap"), "--quiet", "--mode=root", "--variant=minbase",
+            "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", "--include=usr-is-merged", f"--include={_PACKAGES[base]}",
+            "--dpkgopt=force-unsafe-io", '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=path-exclude=/usr/share/doc/*/*", *hooks, "bookworm", archive,
         ]  # fmt: skip
         making[base, archive] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     for (base, archive), process in making.items():
