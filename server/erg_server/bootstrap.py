@@ -33,6 +33,9 @@ from erg_server.scheduling.admission import QueueLimits
 from erg_server.scheduling.latency_cache import LatencyCache
 from erg_server.scheduling.scheduler import Scheduler
 from erg_server.settings import ServeSettings
+from erg_server.storage.fetch_meter import fetch_families
+from erg_server.storage.location import parse_location
+from erg_server.storage.model_stores import ModelStores, default_cache, open_sources
 from erg_server.telemetry.endpoints import Endpoints
 from erg_server.telemetry.energy_families import energy_families
 from erg_server.telemetry.gpu_families import gpu_families
@@ -62,6 +65,7 @@ class Server:
 
     settings: ServeSettings
     repository: ModelRepository
+    stores: ModelStores
     workers: tuple[Worker, ...]
     registry: ModelRegistry
     placer: ModelPlacer
@@ -83,14 +87,18 @@ class Server:
         if self.power is not None:
             self.power.close()
         self.repository.close()
+        self.stores.close()
         self.logs.close()
 
 
 def build_server(settings: ServeSettings) -> Server:
     """Build every part; raises InvalidArgumentError for settings that this machine cannot have."""
-    for root in settings.model_repository:
-        if not Path(root).is_dir():
+    locations = [parse_location(text) for text in settings.model_repository]
+    folders = [Path(location.uri) for location in locations if location.kind == "folder"]
+    for root in folders:
+        if not root.is_dir():
             raise InvalidArgumentError(f"--model-repository {root}: there is no such folder")
+    sources = open_sources(locations)
     logs = LogControl(
         LogSettings(file=settings.log_file, verbose_level=settings.log_verbose, format=settings.log_format)
     )
@@ -98,7 +106,12 @@ def build_server(settings: ServeSettings) -> Server:
     meter = Meter()
     tracer = Tracer()
     draining = asyncio.Event()
-    repository = ModelRepository([Path(root) for root in settings.model_repository])
+    stores = ModelStores(
+        sources,
+        Path(settings.model_cache) if settings.model_cache else default_cache(),
+        require_digests=settings.require_digests,
+    )
+    repository = ModelRepository([*folders, *stores.roots])
     batch_log = BatchLog() if settings.metering else None
     scheduler = Scheduler(
         clock=clock,
@@ -124,7 +137,7 @@ def build_server(settings: ServeSettings) -> Server:
         meter=meter,
         latencies=LatencyCache(Path(settings.latency_cache)) if settings.latency_cache else None,
     )
-    registry = ModelRegistry(repository, loader, ControlMode(settings.model_control_mode))
+    registry = ModelRegistry(repository, loader, ControlMode(settings.model_control_mode), stores)
     for worker in workers:
         worker.on_available = scheduler.worker_available
         worker.on_state_change = partial(_worker_changed, placer, registry)
@@ -146,7 +159,10 @@ def build_server(settings: ServeSettings) -> Server:
     methods = build_methods(plane, draining, reflection=settings.reflection, tenants=tenants)
     transport = build_transport(settings, methods, clock)
     watch = MemoryWatch(lambda: [known for worker in workers if (known := worker.known_memory())], read_memory)
-    families: list[Callable[[], Iterable[Metric]]] = [partial(memory_families, watch)]
+    families: list[Callable[[], Iterable[Metric]]] = [
+        partial(memory_families, watch),
+        lambda: fetch_families(stores.meters),
+    ]
     if energy is not None and power is not None:
         families += metering_families(energy, power)
     if tariff is not None and energy is not None:
@@ -174,6 +190,7 @@ def build_server(settings: ServeSettings) -> Server:
     return Server(
         settings=settings,
         repository=repository,
+        stores=stores,
         workers=workers,
         registry=registry,
         placer=placer,

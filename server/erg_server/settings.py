@@ -34,7 +34,19 @@ class ServeSettings:
     """The server's settings. Flags carry Triton's names where Triton has one."""
 
     model_repository: tuple[str, ...] = _setting(
-        (), "Models", "Folder of models in Triton's layout. Repeat it for several; a name may be in one only."
+        (),
+        "Models",
+        "Folder of models in Triton's layout, or s3://BUCKET/PREFIX (gs://, az://; extra 'store'), fetched to "
+        "--model-cache with credentials from AWS_… variables. Repeat it for several; a name may be in one only.",
+    )
+    model_cache: str = _setting(
+        "",
+        "Models",
+        "Folder where models from buckets are kept; servers may share it. Without it /var/cache/erg where that can be "
+        "written, else erg/models in the user's cache.",
+    )
+    require_digests: bool = _setting(
+        False, "Models", "From buckets, take only versions whose manifest.json has the digests of their files."
     )
     model_control_mode: str = _setting(
         "none",

@@ -56,6 +56,13 @@ async def test_devices_and_their_memory_are_those_that_were_stated(tmp_path: Pat
     server.close_resources()
 
 
+async def test_a_repositorys_address_with_credentials_is_refused_without_repeating_them() -> None:
+    for location in ("s3://key:secret-word@bucket/models", "https://host/models.tar?token=secret-word"):
+        with pytest.raises(InvalidArgumentError) as caught:
+            build_server(merge({"model_repository": (location,)}))
+        assert "secret-word" not in caught.value.message
+
+
 async def test_energy_is_booked_for_every_device_unless_metering_is_off(tmp_path: Path) -> None:
     server = build(tmp_path, cpu_workers=2, devices=("cpu",), power_source="modelled", power_watts=("cpu=20:95",))
     assert server.energy is not None

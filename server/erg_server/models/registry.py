@@ -7,12 +7,14 @@ import enum
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from erg_server.errors import ErgError, FailedPreconditionError, InternalError, NotFoundError, UnavailableError
 from erg_server.models.loader import ModelLoader
 from erg_server.models.served_model import ServedModel
 from erg_server.repository.layout import parse_version
 from erg_server.repository.repository import ModelDefinition, ModelRepository
+from erg_server.storage.model_stores import ListingError, ModelStores
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +47,18 @@ class _Version:
 class ModelRegistry:
     """Names to versions to what serves them. Every change of a name goes through that name's lock."""
 
-    def __init__(self, repository: ModelRepository, loader: ModelLoader, mode: ControlMode) -> None:
+    def __init__(
+        self, repository: ModelRepository, loader: ModelLoader, mode: ControlMode, stores: ModelStores | None = None
+    ) -> None:
         self._repository = repository
+        self._stores = stores if stores is not None else ModelStores([], Path())
         self._loader = loader
         self._mode = mode
         self._models: dict[str, dict[int, _Version]] = {}
         # The versions that answer, newest first: what a request looks up.
         self._served: dict[str, dict[int, ServedModel]] = {}
         self._errors: dict[str, str] = {}
+        self._unfetched: dict[str, str] = {}
         self._wanted: set[str] = set()
         self._fingerprints: dict[str, str] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -97,7 +103,7 @@ class ModelRegistry:
         }:
             raise NotFoundError(f"no repository is called '{repository_name}'")
         entries: list[ModelIndexEntry] = []
-        for name in sorted(known.keys() | self._models.keys()):
+        for name in sorted(known.keys() | self._models.keys() | self._stores.names):
             versions = self._models.get(name, {})
             for number in sorted(versions):
                 record = versions[number]
@@ -136,9 +142,12 @@ class ModelRegistry:
 
         A model that fails is logged and stays UNAVAILABLE; the others serve.
         """
-        known = await asyncio.to_thread(self._repository.scan)
         everything = self._mode is not ControlMode.EXPLICIT or "*" in names
-        chosen = sorted(known) if everything else names
+        unfetched = await self._stores.start(None if everything else names)
+        known = await asyncio.to_thread(self._repository.scan)
+        self._note_unfetched(unfetched)
+        self._wanted |= unfetched.keys()
+        chosen = sorted(known) if everything else [name for name in names if name in known or name not in unfetched]
         self._wanted.update(name for name in chosen if name in known)
         results = await asyncio.gather(*(self._load(name, None, {}) for name in chosen), return_exceptions=True)
         for name, result in zip(chosen, results, strict=True):
@@ -159,7 +168,7 @@ class ModelRegistry:
             FailedPreconditionError: the control mode is not explicit.
         """
         self._require_explicit("load")
-        await self._load(name, config_json, files)
+        await self._load(name, config_json, files, fetch=not files)
         self._wanted.add(name)
 
     async def unload(self, name: str) -> None:
@@ -173,7 +182,11 @@ class ModelRegistry:
         await self._unload(name)
 
     async def poll(self) -> None:
-        """Compare the repositories with what was last seen, and load, reload and unload what changed."""
+        """Compare the repositories with what was last seen, and load, reload and unload what changed.
+
+        What cannot be fetched, or not even be listed, leaves what is served serving.
+        """
+        self._note_unfetched(await self._stores.refresh(self._versions_in_use))
         known = await asyncio.to_thread(self._repository.scan)
         for name in sorted(self._fingerprints.keys() - known.keys()):
             log.info("model %s left the repository", name)
@@ -196,17 +209,41 @@ class ModelRegistry:
         if self._retiring:
             await asyncio.gather(*self._retiring, return_exceptions=True)
 
-    async def _load(self, name: str, config_json: str | None, files: Mapping[str, bytes]) -> None:
+    def _versions_in_use(self, name: str) -> set[int]:
+        return {number for number, record in self._models.get(name, {}).items() if record.served is not None}
+
+    def _note_unfetched(self, problems: Mapping[str, ErgError]) -> None:
+        """Tell of models that could not be fetched, once; and forget those that are told of no more."""
+        for name, error in sorted(problems.items()):
+            if self._unfetched.get(name) != error.message:
+                log.error("model %s was not fetched: %s", name, error.message)
+            if name not in self._models:
+                self._errors[name] = error.message
+        for name in self._unfetched.keys() - problems.keys():
+            if name not in self._models and self._errors.get(name) == self._unfetched[name]:
+                del self._errors[name]
+                self._wanted.discard(name)
+        self._unfetched = {name: error.message for name, error in problems.items()}
+
+    async def _load(
+        self, name: str, config_json: str | None, files: Mapping[str, bytes], *, fetch: bool = False
+    ) -> None:
         """Bring a name to what its configuration asks for. What fails leaves what served before serving.
+
+        With `fetch`, a bucket that has the model is asked for it first; what could not be fetched is told after what is
+        there was loaded.
 
         Raises:
             ErgError: the configuration is wrong, or a version failed to load; the others of it serve.
         """
         async with self._locks.setdefault(name, asyncio.Lock()):
+            unfetched = await self._stores.fetch(name, self._versions_in_use) if fetch else None
             try:
                 definition = await asyncio.to_thread(self._repository.open, name, config_json, files or None)
             except Exception as error:  # noqa: BLE001 (whatever it is, the caller and the index are told)
                 told = _told(error, f"model '{name}'")
+                if unfetched is not None and isinstance(error, NotFoundError):
+                    told = unfetched
                 # A name that nobody has is not remembered: there is no end of them.
                 if name in self._wanted or name in self._models:
                     self._errors[name] = told.message
@@ -219,6 +256,11 @@ class ModelRegistry:
             finally:
                 self.notify()
                 await self._loader.release(definition)
+            # A bucket that cannot be listed is no matter of a model in a folder.
+            if unfetched is not None and (
+                self._stores.holds(definition.path) or not isinstance(unfetched, ListingError)
+            ):
+                raise unfetched
 
     async def _load_versions(self, name: str, definition: ModelDefinition) -> None:
         records = self._models.setdefault(name, {})

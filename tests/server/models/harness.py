@@ -19,6 +19,7 @@ from erg_server.repository.repository import ModelRepository
 from erg_server.request import InferenceRequest, InferenceResponse, RequestedOutput
 from erg_server.scheduling.latency_cache import LatencyCache
 from erg_server.scheduling.scheduler import Scheduler
+from erg_server.storage.model_stores import ModelStores
 from erg_server.telemetry.meter import Meter
 from erg_server.tensor import Tensor
 from erg_server.workers.process import BatchInput, BatchOutput, BatchResult, OnDone
@@ -121,6 +122,7 @@ class Harness:
     meter: Meter = field(default_factory=Meter)
     budgets: dict[str, int] = field(default_factory=dict)
     latencies: LatencyCache | None = None
+    stores: ModelStores | None = None
     repository: ModelRepository = field(init=False)
     scheduler: Scheduler = field(init=False)
     placer: ModelPlacer = field(init=False)
@@ -130,7 +132,7 @@ class Harness:
     def __post_init__(self) -> None:
         self.root.mkdir(exist_ok=True)
         self.workers = self.workers or (FakeWorker(),)
-        self.repository = ModelRepository([self.root])
+        self.repository = ModelRepository([self.root, *(self.stores.roots if self.stores is not None else ())])
         self.scheduler = Scheduler(clock=MonotonicClock(), timers=asyncio.get_running_loop())
         self.placer = ModelPlacer(
             workers=self.workers, scheduler=self.scheduler, clock=MonotonicClock(), budgets=self.budgets
@@ -143,7 +145,7 @@ class Harness:
             meter=self.meter,
             latencies=self.latencies,
         )
-        self.registry = ModelRegistry(self.repository, self.loader, self.mode)
+        self.registry = ModelRegistry(self.repository, self.loader, self.mode, self.stores)
         for worker in self.workers:
             worker.on_available = self.scheduler.worker_available
             worker.on_state_change = self.placer.worker_changed

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from erg_server.errors import ErgError, FailedPreconditionError, InternalError, NotFoundError, UnavailableError
 from erg_server.models.registry import ControlMode
+from erg_server.storage.model_stores import ModelStores
 from erg_server.workers.supervisor import WorkerModel
 
 from tests.server.models.harness import CONFIG, FakeWorker, Harness
+from tests.server.storage.fakes import FakeSource
 
 ALL = "version_policy { all { } }"
 
@@ -262,3 +264,99 @@ async def test_several_workers_must_all_have_a_model(tmp_path: Path) -> None:
         await harness.load()
     assert not workers[0].models
     assert not harness.registry.served()
+
+
+class TestBuckets:
+    """Models that lie in a bucket, whose reads the test holds and breaks."""
+
+    @pytest.fixture
+    def source(self) -> FakeSource:
+        source = FakeSource()
+        source.data["m/config.pbtxt"] = CONFIG.encode()
+        source.put_version("m", 1, weights_bin=b"one")
+        return source
+
+    def harness(self, source: FakeSource, tmp_path: Path, mode: ControlMode) -> Harness:
+        (tmp_path / "repo").mkdir(exist_ok=True)
+        return Harness(root=tmp_path / "repo", mode=mode, stores=ModelStores([source], tmp_path / "cache"))
+
+    async def test_requests_are_answered_while_a_version_is_fetched(self, source: FakeSource, tmp_path: Path) -> None:
+        harness = self.harness(source, tmp_path, ControlMode.POLL)
+        await harness.registry.start([])
+        source.put_version("m", 2, weights_bin=b"two")
+        arrived, may_go_on = asyncio.Event(), asyncio.Event()
+
+        def hold(key: str, _: int) -> object:
+            arrived.set()
+            return may_go_on.wait() if key == "m/2/weights.bin" else None
+
+        source.before_chunk = hold
+        polling = asyncio.create_task(harness.registry.poll())
+        await arrived.wait()
+        assert (await harness.infer()).model_version == "1"
+        may_go_on.set()
+        await polling
+        assert (await harness.infer()).model_version == "2"
+
+    async def test_a_version_that_does_not_load_leaves_the_old_ones_files(
+        self, source: FakeSource, tmp_path: Path
+    ) -> None:
+        harness = self.harness(source, tmp_path, ControlMode.POLL)
+        await harness.registry.start([])
+        harness.worker.load_failure = broken(2)
+        source.put_version("m", 2, weights_bin=b"two")
+        for _ in range(2):
+            await harness.registry.poll()
+        assert (await harness.infer()).model_version == "1"
+        assert harness.registry.resolve("m", "1").definition.version_path(1).joinpath("weights.bin").is_file()
+
+    async def test_a_model_that_cannot_be_fetched_at_the_start_keeps_the_server_from_being_ready_until_it_can(
+        self, source: FakeSource, tmp_path: Path
+    ) -> None:
+        source.data["m/1/weights.bin"] = b"ONE"
+        harness = self.harness(source, tmp_path, ControlMode.POLL)
+        await harness.registry.start([])
+        assert not harness.registry.ready()
+        assert "has sha256" in harness.registry.index("", ready=False)[0].reason
+        with pytest.raises(UnavailableError, match="has sha256"):
+            harness.registry.resolve("m", "")
+        source.data["m/1/weights.bin"] = b"one"
+        await harness.registry.poll()
+        assert harness.registry.ready()
+        assert (await harness.infer()).model_version == "1"
+
+    async def test_a_broken_model_that_leaves_the_bucket_is_forgotten(self, source: FakeSource, tmp_path: Path) -> None:
+        source.data["m/1/weights.bin"] = b"ONE"
+        harness = self.harness(source, tmp_path, ControlMode.POLL)
+        await harness.registry.start([])
+        source.data.clear()
+        await harness.registry.poll()
+        assert harness.registry.ready()
+        with pytest.raises(NotFoundError):
+            harness.registry.resolve("m", "")
+
+    async def test_a_new_model_that_is_broken_does_not_take_the_server_out_of_service(
+        self, source: FakeSource, tmp_path: Path
+    ) -> None:
+        harness = self.harness(source, tmp_path, ControlMode.POLL)
+        await harness.registry.start([])
+        source.put_version("new", 1, weights_bin=b"one")
+        source.data["new/1/weights.bin"] = b"ONE"
+        await harness.registry.poll()
+        assert harness.registry.ready()
+        assert "has sha256" in {entry.name: entry.reason for entry in harness.registry.index("", ready=False)}["new"]
+
+    async def test_an_explicit_load_of_a_model_in_a_folder_needs_no_bucket(
+        self, source: FakeSource, tmp_path: Path
+    ) -> None:
+        harness = self.harness(source, tmp_path, ControlMode.EXPLICIT)
+        await harness.registry.start(["m"])
+        harness.write("own")
+        source.listing_error = UnavailableError("connection refused")
+        await harness.registry.load("own", None, {})
+        assert harness.registry.model_ready("own", "")
+        with pytest.raises(UnavailableError, match="connection refused"):
+            await harness.registry.load("m", None, {})
+        assert harness.registry.model_ready("m", "")
+        with pytest.raises(UnavailableError, match="connection refused"):
+            await harness.registry.load("absent", None, {})

@@ -1,0 +1,1 @@
+"""Models that lie elsewhere: buckets, archives and folders, brought into a repository on this machine's disk."""
