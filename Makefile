@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test check compiled bench protos serve format clean
+.PHONY: help demo test check compiled tools golden bench protos serve format clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -13,19 +13,25 @@ help: ## List the targets
 demo: $(VENV)/.demo ## Convert MiniLM, serve it, call it with tritonclient, measure it
 	@$(BIN)/python scripts/demo.py
 
-test: $(VENV)/.test build/compiled/.stamp ## Lint, type-check and test everything
+test: $(VENV)/.test build/compiled/.stamp .cache/tools/.stamp ## Lint, type-check and test everything
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python -m pytest -q
 
-check: $(VENV)/.test ## ruff, mypy strict, import-linter, generated stubs, version and links
+check: $(VENV)/.test ## ruff, mypy strict, import-linter, generated stubs and chart files, version and links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/protos.py --check
 	$(BIN)/python scripts/check_docs.py
+	$(BIN)/python scripts/chart.py --check
 
 compiled: build/compiled/.stamp ## Build the wheel with its compiled modules and unpack it into build/compiled
+
+tools: .cache/tools/.stamp ## Fetch the programs that tests run (helm, kubectl, promtool ...) into .cache/tools
+
+golden: $(VENV)/.test .cache/tools/.stamp ## Write tests/helm/golden anew: what the chart's examples render
+	ERG_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/helm/test_golden.py
 
 # ROUNDS=1 SECONDS=2 MODELS=mlp makes a trial of it, which leaves what is published alone.
 ROUNDS ?= 5
@@ -75,6 +81,11 @@ build/compiled/.stamp: $(VENV)/.test hatch_build.py pyproject.toml $(shell find 
 	@rm -rf build/compiled
 	@$(PIP) install -q --no-deps --no-build-isolation --target build/compiled .
 	@touch $@
+
+# One that cannot be fetched is reported, and tried again next time: its tests skip with the reason, and fail in CI.
+.cache/tools/.stamp: scripts/tools.py tests/helm/crd/package.json tests/helm/crd/package-lock.json | $(VENV)/bin/python
+	@echo "==> fetching the programs that tests run into .cache/tools (250 MB in all, once)"
+	@if $(BIN)/python scripts/tools.py; then touch $@; fi
 
 # What the recipe of EfficientNet needs; without it the benchmark says that the model was not run, and why.
 $(VENV)/.bench: $(VENV)/.test converters/recipes/efficientnet_lite0.toml

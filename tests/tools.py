@@ -1,4 +1,4 @@
-"""The programs that tests run and that Python does not bring: helm, kubectl, promtool and the like, from `make tools`."""
+"""The programs that tests run and Python does not bring: helm, kubectl, promtool and others, from `make tools`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def tool(name: str) -> Path:
     return Path(on_path)
 
 
-def node_modules() -> Path:
-    """The folder of the npm packages that hold the schemas of custom resources; skips or fails as `tool` does."""
-    folder = FOLDER / "crd-schemas" / "node_modules"
-    if not folder.is_dir():
-        missing("crd-schemas", "the schemas of custom resources")
+def tool_folder(name: str) -> Path:
+    """What `make tools` fetched under that name (`crd-schemas`, `api-models`); skips or fails as `tool` does."""
+    folder = FOLDER / name
+    if not (folder / ".version").is_file():
+        missing(name, name)
     return folder
 
 
