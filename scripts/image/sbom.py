@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 SPEC = "1.6"
 
@@ -27,8 +28,8 @@ def debian_components(status: str, os_release: str) -> list[dict[str, Any]]:
         # Continued lines start with a space, and none of these fields is continued.
         fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and line[0] != " ")
         if fields.get("Status") == "install ok installed":
-            version = fields["Version"].replace("+", "%2B").replace(":", "%3A").replace("~", "~")
-            purl = f"pkg:deb/debian/{fields['Package']}@{version}?arch={fields['Architecture']}&distro={distro}"
+            name, version = quote(fields["Package"], safe=""), quote(fields["Version"], safe="")
+            purl = f"pkg:deb/debian/{name}@{version}?arch={fields['Architecture']}&distro={distro}"
             components.append(
                 {
                     "type": "library",

@@ -63,7 +63,8 @@ def make_bases() -> None:
         command = [
             tool("mmdebstrap"), "--quiet", "--mode=root", "--variant=minbase",
             "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", "--include=usr-is-merged", f"--include={_PACKAGES[base]}",
-            "--dpkgopt=force-unsafe-io", '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=path-exclude=/usr/share/doc/*/*", *hooks, "bookworm", archive,
+            "--dpkgopt=force-unsafe-io", '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=path-exclude=/usr/share/doc/*/*",
+            "--dpkgopt=path-include=/usr/share/doc/*/copyright", *hooks, "bookworm", archive,
         ]  # fmt: skip
         making[base, archive] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     for (base, archive), process in making.items():
