@@ -30,7 +30,7 @@ PYTHON
 # Read-only at run time: what is not compiled now would be compiled at every start.
 python3 -m compileall -q -f --invalidation-mode unchecked-hash "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 
-rm -rf /var/lib/apt /var/cache/apt /var/cache/debconf/*-old /var/log/* /var/cache/ldconfig /tmp/* /root/.cache \
+rm -rf /etc/apt /var/lib/apt /var/cache/apt /var/cache/debconf/*-old /var/log/* /var/cache/ldconfig /tmp/* /root/.cache \
     /usr/share/man /usr/share/info /usr/share/locale /usr/share/lintian /usr/share/bash-completion
 # Licences are kept, as they ask for.
 find /usr/share/doc -type f ! -name copyright -delete

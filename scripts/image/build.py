@@ -11,7 +11,7 @@ PIP_CONFIG_FILE and PIP_CERT are handed to the build as secrets, of which nothin
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import os
 import re
 import shutil
@@ -50,11 +50,12 @@ class Build:
 
     @property
     def name(self) -> str:
+        """The image's name and tag."""
         return f"erg:{self.version}-{self.flavor}"
 
     def arguments(self) -> dict[str, str]:
         """The build arguments of the Dockerfile."""
-        created = datetime.datetime.fromtimestamp(self.created_s, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        created = dt.datetime.fromtimestamp(self.created_s, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return {
             "VERSION": self.version,
             "REVISION": self.revision,
@@ -67,7 +68,7 @@ class Build:
 
 def stated_bases(dockerfile: str) -> dict[str, str]:
     """The defaults of the two bases in a Dockerfile."""
-    return {name: reference for name, reference in _BASE_LINE.findall(dockerfile)}
+    return dict(_BASE_LINE.findall(dockerfile))
 
 
 def check_pinned(bases: Mapping[str, str]) -> None:
@@ -117,7 +118,9 @@ def find_engine(wish: str) -> str:
             return engine
         last = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
         tried.append(f"{engine} does not work ({last})")
-    raise BuildError("no engine builds images here: " + "; ".join(tried) + ". Install one (Debian: apt install buildah)")
+    raise BuildError(
+        "no engine builds images here: " + "; ".join(tried) + ". Install one (Debian: apt install buildah)"
+    )
 
 
 def read_sbom(engine: str, image: str) -> bytes:

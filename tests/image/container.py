@@ -1,10 +1,11 @@
-"""A container of the image as a node would run it: its own user, a read-only root, no capabilities, the node's loopback."""
+"""A container of the image as a node would run it: its user, a read-only root, no capabilities, the node's loopback."""
 
 from __future__ import annotations
 
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -95,7 +96,7 @@ class Container:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            print("".join(self.log[-80:]))
+            sys.stdout.write("".join(self.log[-80:]))
         self.remove()
 
     def _read(self) -> None:

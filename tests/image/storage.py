@@ -45,7 +45,7 @@ def run(command: Sequence[str | Path], **more: str) -> str:
 
 
 def exists(image: str) -> bool:
-    command = [tool("podman"), "image", "exists", image]
+    command: list[str | Path] = [tool("podman"), "image", "exists", image]
     return subprocess.run(command, env=environment(), check=False).returncode == 0
 
 
@@ -60,10 +60,11 @@ def make_bases() -> None:
             "--customize-hook=mkdir -p $1/usr/local/lib/python3.11/dist-packages",
             f"--customize-hook=copy-in {Path(pip.__file__).parent} /usr/local/lib/python3.11/dist-packages",
         ]
-        command = [
+        command: list[str | Path] = [
             tool("mmdebstrap"), "--quiet", "--mode=root", "--variant=minbase",
-            "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", "--include=usr-is-merged", f"--include={_PACKAGES[base]}",
-            "--dpkgopt=force-unsafe-io", '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=path-exclude=/usr/share/doc/*/*",
+            "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", "--include=usr-is-merged",
+            f"--include={_PACKAGES[base]}", "--dpkgopt=path-exclude=/usr/share/doc/*/*",
+            "--dpkgopt=force-unsafe-io", '--aptopt=APT::Install-Recommends "false"',
             "--dpkgopt=path-include=/usr/share/doc/*/copyright", *hooks, "bookworm", archive,
         ]  # fmt: skip
         making[base, archive] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

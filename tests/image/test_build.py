@@ -44,7 +44,7 @@ def test_secrets_go_by_path_and_never_as_arguments(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reference", ["python:3.11-slim", "python@sha256:abc", "python:3@sha512:" + "a" * 64])
 def test_a_base_without_a_digest_is_refused_with_the_way_to_one(reference: str) -> None:
-    with pytest.raises(BuildError, match="has no digest.*skopeo inspect.*--allow-unpinned-base"):
+    with pytest.raises(BuildError, match=r"has no digest.*skopeo inspect.*--allow-unpinned-base"):
         build.check_pinned({"BASE": reference})
 
 
@@ -74,7 +74,9 @@ def test_the_first_engine_that_answers_is_taken(tmp_path: Path, monkeypatch: pyt
 def test_no_engine_is_an_error_that_says_why_each_one_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path, "docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(BuildError, match=r"docker does not work \(Cannot connect.*podman is not installed.*apt install"):
+    with pytest.raises(
+        BuildError, match=r"docker does not work \(Cannot connect.*podman is not installed.*apt install"
+    ):
         build.find_engine("")
 
 

@@ -22,7 +22,12 @@ def lines(flavor: str) -> list[str]:
 
 
 def test_hadolint_finds_nothing(flavor: str) -> None:
-    command = [tool("hadolint"), "--failure-threshold", "style", ROOT / "docker" / f"Dockerfile.{flavor}"]
+    command: list[str | Path] = [
+        tool("hadolint"),
+        "--failure-threshold",
+        "style",
+        ROOT / "docker" / f"Dockerfile.{flavor}",
+    ]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stdout + answer.stderr
 

@@ -45,5 +45,10 @@ def test_the_image_contains_every_component_once() -> None:
     assert document["metadata"]["component"] == {
         "type": "container", "bom-ref": "image", "name": "erg-cpu", "version": "1.0",
     }  # fmt: skip
-    assert [component["name"] for component in document["components"]] == ["numpy", "python", "base-files", "libstdc++6"]
+    assert [component["name"] for component in document["components"]] == [
+        "numpy",
+        "python",
+        "base-files",
+        "libstdc++6",
+    ]
     assert document["dependencies"][-1]["dependsOn"] == sorted(c["bom-ref"] for c in document["components"])
