@@ -34,6 +34,14 @@ tools: .cache/tools/.stamp ## Fetch the programs that tests run (helm, kubectl, 
 golden: $(VENV)/.test .cache/tools/.stamp ## Write tests/helm/golden anew: what the chart's examples render
 	ERG_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/helm/test_golden.py
 
+# FLAVOR=cuda makes the one for GPUs. BASE and BUILD_BASE name other bases, ENGINE the engine, IMAGE_FLAGS more flags.
+FLAVOR ?= cpu
+image: ## Build the container image by docker, podman or buildah (FLAVOR=cuda for GPUs)
+	@$(PYTHON) scripts/image/build.py $(FLAVOR) $(IMAGE_FLAGS)
+
+image-lock: # writes the digests that the bases' tags have now into both Dockerfiles (needs skopeo)
+	@$(PYTHON) scripts/image/build.py --lock
+
 # ROUNDS=1 SECONDS=2 MODELS=mlp makes a trial of it, which leaves what is published alone.
 ROUNDS ?= 5
 SECONDS ?= 4

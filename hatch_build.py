@@ -76,6 +76,9 @@ def compile_modules(source: Path, modules: list[str], scratch: Path) -> dict[Pat
         made = mypycify(
             [f"--config-file={settings}", *modules], opt_level="3", target_dir=str(scratch / "c"), group_name="erg"
         )
+        for extension in made:
+            # Another folder each time: in the objects, it would make another wheel of the same source.
+            extension.extra_compile_args = [*extension.extra_compile_args, f"-ffile-prefix-map={scratch}=erg"]
         command = build_ext(Distribution({"name": "erg", "ext_modules": made}))
         command.build_lib = str(scratch / "lib")
         command.build_temp = str(scratch / "temp")

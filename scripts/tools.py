@@ -41,7 +41,7 @@ PYPI = {
 # On another release of Debian, or after an update of this one, the version differs: the candidate is taken, and said.
 DEBIAN = {"prometheus": "2.42.0+ds-5+deb12u1"}
 # Installed into the system, for they need more of it than their own files: only as root, and only where missing.
-SYSTEM = {"buildah": ("buildah", "crun"), "mmdebstrap": ("mmdebstrap",)}
+SYSTEM = {"buildah": ("buildah", "crun"), "mmdebstrap": ("mmdebstrap",), "podman": ("podman", "runc")}
 
 
 class ToolError(Exception):
@@ -225,6 +225,7 @@ TOOLS = {
     "api-models": Tool(f"{PYPI['kserve']}, {PYPI['kubernetes']}", "2 MB", {}, fetch_api_models),
     "buildah": Tool("Debian's", "45 MB", {"buildah": ("--version",)}, fetch_system("buildah")),
     "mmdebstrap": Tool("Debian's", "1 MB", {"mmdebstrap": ("--version",)}, fetch_system("mmdebstrap")),
+    "podman": Tool("Debian's", "13 MB", {"podman": ("--version",)}, fetch_system("podman")),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy.typing as npt
 
@@ -13,7 +13,8 @@ from erg_server.devices.device import Device
 from erg_server.pb.model_config_pb2 import ModelConfig
 from erg_server.repository.spec import ModelSpec
 
-Array = npt.NDArray[Any]
+# Said to be a type: a wheel is built without NumPy, where mypy would take it for a variable and compile nothing.
+Array: TypeAlias = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
