@@ -54,6 +54,8 @@ print(json.dumps({
     "python": platform.python_version(),
     "erg": said("erg", "--version"),
     "sleep": said("sleep", "0"),
+    "complaints": subprocess.run([sys.executable, "-c", "import onnxruntime, openvino"],
+                                 capture_output=True, text=True, check=True).stderr,
     "ids": [os.getuid(), os.getgid()],
     "home": os.environ["HOME"],
     "refusals": {path: refusal(path) for path in ("/", "/opt/erg", "/models", "/var/cache/erg", "/tmp")},
@@ -138,7 +140,7 @@ def test_its_user_owns_its_cache_and_nothing_else(members: list[tarfile.TarInfo]
 
 
 def test_no_byte_of_a_secret_is_in_a_layer_or_the_history(built: BuiltImage) -> None:
-    secret, known = built.canary.encode(), b"import erg_server"
+    secret, known = built.canary.encode(), b"from erg_server."
     contents = {path: path.read_bytes() for path in built.folder.iterdir()}
     assert any(known in content for content in contents.values()), "layers are packed: no text would be found in them"
     assert not [path for path, content in contents.items() if secret in content]
@@ -191,6 +193,12 @@ def test_it_runs_as_its_own_user_and_writes_nowhere(inside) -> None:
     # podman mounts /tmp itself; elsewhere it takes a mount.
     assert inside["refusals"].pop("/tmp") is None
     assert set(inside["refusals"].values()) == {"Read-only file system"}
+
+
+def test_its_backends_report_to_nobody(config, inside) -> None:
+    """ONNX Runtime sends usage to its makers unless told, and complains where it cannot keep a number for the machine."""
+    assert "ORT_DISABLE_TELEMETRY=1" in config["Env"]
+    assert not inside["complaints"]
 
 
 def test_its_bytecode_is_named_by_sources_and_not_by_times(inside) -> None:

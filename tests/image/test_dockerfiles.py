@@ -104,4 +104,6 @@ def test_no_statement_is_in_one_dockerfile_alone_but_the_backends(flavor: str) -
     ours, others = set(lines(flavor)), set(lines(next(other for other in FLAVORS if other != flavor)))
     only = [line for line in ours - others if not line.startswith("#")]
     for line in only:
-        assert re.search(r"EXTRAS=|erg-c|trim-c|description|licenses|onnxruntime-gpu|LD_LIBRARY_PATH|NVIDIA_|erg\[", line), line
+        assert re.search(
+            r"EXTRAS=|erg-c|trim-c|description|licenses|onnxruntime-gpu|LD_LIBRARY_|NVIDIA_|erg\[", line
+        ), line
