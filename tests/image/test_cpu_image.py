@@ -196,7 +196,7 @@ def test_it_runs_as_its_own_user_and_writes_nowhere(inside) -> None:
 
 
 def test_its_backends_report_to_nobody(config, inside) -> None:
-    """ONNX Runtime sends usage to its makers unless told, and complains where it cannot keep a number for the machine."""
+    """ONNX Runtime sends usage to its makers unless told not to, and warns where it cannot keep an id."""
     assert "ORT_DISABLE_TELEMETRY=1" in config["Env"]
     assert not inside["complaints"]
 
