@@ -54,6 +54,8 @@ print(json.dumps({
     "python": platform.python_version(),
     "erg": said("erg", "--version"),
     "sleep": said("sleep", "0"),
+    "complaints": subprocess.run([sys.executable, "-c", "import onnxruntime, openvino"],
+                                 capture_output=True, text=True, check=True).stderr,
     "ids": [os.getuid(), os.getgid()],
     "home": os.environ["HOME"],
     "refusals": {path: refusal(path) for path in ("/", "/opt/erg", "/models", "/var/cache/erg", "/tmp")},
@@ -191,6 +193,12 @@ def test_it_runs_as_its_own_user_and_writes_nowhere(inside) -> None:
     # podman mounts /tmp itself; elsewhere it takes a mount.
     assert inside["refusals"].pop("/tmp") is None
     assert set(inside["refusals"].values()) == {"Read-only file system"}
+
+
+def test_its_backends_report_to_nobody(config, inside) -> None:
+    """ONNX Runtime sends usage to its makers unless told not to, and warns where it cannot keep an id."""
+    assert "ORT_DISABLE_TELEMETRY=1" in config["Env"]
+    assert not inside["complaints"]
 
 
 def test_its_bytecode_is_named_by_sources_and_not_by_times(inside) -> None:
