@@ -1,6 +1,6 @@
 """What scheduling by deadlines is worth, on the simulator: goodput, devices needed, scaling, and the scheduler's CPU.
 
-    python -m bench.scheduling [--figure goodput|devices|scaling|cpu] [--seconds 10]
+    python -m bench.scheduling [--figure goodput|devices|scaling|fixed|cpu] [--seconds 10]
 
 The real scheduler runs on a virtual clock. Goodput is the highest rate at which every model answers 99 % of its
 requests within its objective, found by bisection; what is refused, dropped or late counts against it. Against it stands
@@ -184,6 +184,27 @@ def scaling(progress: Console, seconds: float, seed: int) -> Table:
     return table
 
 
+def fixed(progress: Console, seed: int) -> Table:
+    """What one device answers in time where much of a batch's time is fixed: 40 ms and 1.25 ms a row."""
+    cost, most = LinearCost(40.0 * MS, 1.25 * MS, jitter=0.05), 64
+    full = most / cost.mean_ns(most) * 1e9
+    table = Table("objective", "load, of the capacity", "answered in time", "of the capacity")
+    for objective_ms in (300, 150):
+        for load in (0.5, 0.7, 0.9, 1.0, 1.3):
+            show(progress, f"objective {objective_ms} ms, {load:g} of the capacity")
+            model = SimulatedModel(
+                spec=simulated_spec("m", max_rows=most, objective_ns=objective_ms * MS),
+                cost=cost,
+                arrivals=poisson(load * full, Random(seed)),  # noqa: S311 (a simulation)
+                promise_ns=objective_ms * MS,
+            )
+            outcome = Simulation([model], devices=1, seed=seed, warm_up_ns=2 * WARM_UP_NS).run(12.0)[0]
+            table.add_row(
+                f"{objective_ms} ms", f"{load:g}", f"{outcome.attainment:.1%}", f"{outcome.in_time / 10 / full:.0%}"
+            )
+    return table
+
+
 class _AnswersAtOnce:
     """Stands for the scheduler where only the simulation's own CPU is measured."""
 
@@ -225,7 +246,7 @@ def cpu(progress: Console, seconds: float, seed: int) -> Table:
 
 
 @click.command()
-@click.option("--figure", type=click.Choice(["goodput", "devices", "scaling", "cpu", "all"]), default="all")
+@click.option("--figure", type=click.Choice(["goodput", "devices", "scaling", "fixed", "cpu", "all"]), default="all")
 @click.option("--seconds", default=10.0, help="Simulated seconds of each run; the first is warm-up and not counted.")
 @click.option("--seed", default=3)
 def main(figure: str, seconds: float, seed: int) -> None:
@@ -238,6 +259,8 @@ def main(figure: str, seconds: float, seed: int) -> None:
             out.print(devices_needed(progress, rates, seconds, seed))
     if figure in ("scaling", "all"):
         out.print(scaling(progress, seconds, seed))
+    if figure in ("fixed", "all"):
+        out.print(fixed(progress, seed))
     if figure in ("cpu", "all"):
         out.print(cpu(progress, seconds, seed))
 
