@@ -69,6 +69,10 @@ class UnitFetcher:
         except OSError as error:
             told = disk_error(error, f"fetching {unit}")
             if isinstance(told, ResourceExhaustedError):
+                # Whoever still fetched would make the folder anew.
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
                 # Others need the room more than the next try needs what is here.
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             raise told from error
@@ -85,7 +89,8 @@ class UnitFetcher:
                 self._progress.advanced(unit, file.stored.bytes, fetched=False)
                 return
             for target in (part, whole):
-                await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
+                # Not in a thread, which would go on after this task was cancelled.
+                target.parent.mkdir(parents=True, exist_ok=True)
             resumed = await self._fetch_part(unit, file, part, resume=True)
             problem = await asyncio.to_thread(_keep_if_right, file, part, whole)
             if problem and resumed:
